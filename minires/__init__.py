@@ -1,0 +1,37 @@
+"""minires: a deep-learning engine to read and to use, on NumPy and CuPy arrays."""
+
+import numpy as _np
+
+from . import autograd as autograd
+from . import data as data
+from . import models as models
+from . import nn as nn
+from . import optim as optim
+from .autograd import Function as Function
+from .autograd import enable_grad as enable_grad
+from .autograd import is_grad_enabled as is_grad_enabled
+from .autograd import no_grad as no_grad
+from .errors import MiniresError as MiniresError
+from .gradcheck import gradcheck as gradcheck
+from .ops import argmax as argmax
+from .ops import exp as exp
+from .ops import flatten as flatten
+from .ops import log as log
+from .ops import log_softmax as log_softmax
+from .ops import matmul as matmul
+from .ops import max as max
+from .ops import maximum as maximum
+from .ops import mean as mean
+from .ops import permute as permute
+from .ops import relu as relu
+from .ops import reshape as reshape
+from .ops import softmax as softmax
+from .ops import sqrt as sqrt
+from .ops import sum as sum
+from .ops import transpose as transpose
+from .random import manual_seed as manual_seed
+from .tensor import Tensor as Tensor
+from .tensor import tensor as tensor
+
+float32, float64, int64 = _np.float32, _np.float64, _np.int64
+__version__ = "0.1.0"

@@ -1,0 +1,93 @@
+"""Devices: which array library holds an array, and how arrays move. The one place that may import CuPy for the rest."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import sys
+from typing import Any
+
+import numpy as np
+
+from .errors import DeviceError
+
+Array = Any  # numpy.ndarray or cupy.ndarray: code above the kernels treats them alike
+
+
+def array_module(array: Array) -> Any:
+    """The library of an array: `numpy`, or `cupy` for an array on a GPU (and NumPy for Python numbers).
+
+    CuPy is never imported here: an array of its own can only exist where it already is.
+    """
+    if isinstance(array, (np.ndarray, np.generic)):
+        return np
+    return sys.modules["cupy"] if type(array).__module__.partition(".")[0] == "cupy" else np
+
+
+def device_of(array: Array) -> str:
+    """The device that holds an array, as PyTorch writes it: "cpu" or "cuda:0"."""
+    return "cpu" if array_module(array) is np else f"cuda:{array.device.id}"
+
+
+@functools.cache
+def gpu_missing() -> str | None:
+    """Why no GPU can be used, in one line, or None where one can be."""
+    if importlib.util.find_spec("cupy") is None:
+        return "CuPy is not installed (pip install 'minires[cuda13]', or 'minires[cuda12]' for CUDA 12)"
+    try:
+        import cupy
+    except Exception as error:  # a broken CUDA installation raises whatever its loader does
+        return f"CuPy does not import: {type(error).__name__}: {error}".splitlines()[0]
+    if not cupy.cuda.is_available():
+        return "CuPy is installed, but no usable CUDA device or driver was found"
+    try:  # one kernel and one product prove the compiler and cuBLAS
+        ones = cupy.ones((2, 2), dtype=np.float32)
+        float((ones @ (ones + 1)).sum())
+    except Exception as error:
+        return f"a CUDA device is there, but unusable: {type(error).__name__}: {error}".splitlines()[0]
+    return None
+
+
+def resolve(device: str) -> str:
+    """Turn "cpu", "cuda", "cuda:1" or "auto" into a device name that exists.
+
+    Raises DeviceError for a name that is none of these, or a GPU that cannot be used, with the reason.
+    """
+    if device == "cpu":
+        return device
+    if device == "auto":
+        return "cpu" if gpu_missing() else "cuda:0"
+    name, _, index = device.partition(":")
+    if name != "cuda" or not (index or "0").isdigit():
+        raise DeviceError(f"unknown device {device!r}: use 'cpu', 'cuda', 'cuda:1', ... or 'auto'")
+    reason = gpu_missing()
+    if reason:
+        raise DeviceError(f"device {device!r} cannot be used: {reason}")
+    import cupy
+
+    count = cupy.cuda.runtime.getDeviceCount()
+    if int(index or 0) >= count:
+        raise DeviceError(f"device {device!r} cannot be used: this machine has {count} GPU(s), counted from cuda:0")
+    return f"cuda:{int(index or 0)}"
+
+
+def to_device(array: Array, device: str) -> Array:
+    """The array on `device`: itself if it is there already, else a copy."""
+    device = resolve(device)
+    if device_of(array) == device:
+        return array
+    if device == "cpu":
+        return array.get()
+    import cupy
+
+    with cupy.cuda.Device(int(device.partition(":")[2])):
+        return cupy.asarray(array)
+
+
+def synchronize(device: str) -> None:
+    """Wait until all work queued on a device is done. A CPU has no queue."""
+    if resolve(device) != "cpu":
+        import cupy
+
+        with cupy.cuda.Device(int(resolve(device).partition(":")[2])):
+            cupy.cuda.get_current_stream().synchronize()

@@ -1,0 +1,32 @@
+"""Kernels: functions on raw arrays. `portable` defines what is right; the other folders hold faster variants."""
+
+from . import cpu as cpu
+from .dispatch import Accepts as Accepts
+from .dispatch import kernel as kernel
+from .dispatch import registry as registry
+from .dispatch import use as use
+from .dispatch import variant as variant
+from .portable.conv import ConvGeometry as ConvGeometry
+from .portable.conv import col2im as col2im
+from .portable.conv import conv2d as conv2d
+from .portable.conv import conv2d_grad_input as conv2d_grad_input
+from .portable.conv import conv2d_grad_weight as conv2d_grad_weight
+from .portable.conv import im2col as im2col
+from .portable.elementwise import relu as relu
+from .portable.elementwise import relu_grad as relu_grad
+from .portable.loss import cross_entropy as cross_entropy
+from .portable.loss import cross_entropy_grad as cross_entropy_grad
+from .portable.loss import log_softmax as log_softmax
+from .portable.loss import softmax as softmax
+from .portable.norm import BatchStatistics as BatchStatistics
+from .portable.norm import batch_norm_apply as batch_norm_apply
+from .portable.norm import batch_norm_grad as batch_norm_grad
+from .portable.norm import batch_norm_statistics as batch_norm_statistics
+from .portable.optim import sgd_ as sgd_
+from .portable.pool import avg_pool2d as avg_pool2d
+from .portable.pool import avg_pool2d_grad as avg_pool2d_grad
+from .portable.pool import max_pool2d as max_pool2d
+from .portable.pool import max_pool2d_grad as max_pool2d_grad
+from .portable.random import philox4x32 as philox4x32
+from .portable.reduce import sum_axes as sum_axes
+from .portable.reduce import sum_to_shape as sum_to_shape

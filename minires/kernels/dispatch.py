@@ -1,0 +1,134 @@
+"""The one place that decides which implementation of a kernel runs.
+
+A kernel is a function on raw arrays. Its portable version, marked `@kernel`, is what callers call and what defines
+the right result; a faster version for some arrays registers with `@variant` under the same signature. On a call the
+first variant that accepts the arguments runs, else the portable one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
+
+from ..device import device_of
+from ..errors import ArgumentError, DeviceError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Accepts:
+    """What a variant takes: every array on one kind of device, of these dtypes, C-contiguous or not."""
+
+    device: str
+    dtypes: tuple[str, ...] = ("float32", "float64")
+    contiguous: bool = True
+
+    def __call__(self, arrays: list[Any]) -> bool:
+        return all(
+            device_of(a).startswith(self.device)
+            and a.dtype.name in self.dtypes
+            and (a.flags.c_contiguous or not self.contiguous)
+            for a in arrays
+        )
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One implementation of a kernel, and what it accepts."""
+
+    name: str
+    function: Callable[..., Any]
+    accepts: Accepts | None = None  # None: everything
+
+
+@dataclass
+class Kernel:
+    """A named operation on raw arrays, with its implementations in the order in which they are asked."""
+
+    name: str
+    portable: Variant
+    variants: list[Variant] = field(default_factory=list)
+
+    def choose(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Variant:
+        """The implementation that runs for these arguments. Raises DeviceError for arrays of two devices."""
+        arrays = [a for a in (*args, *kwargs.values()) if hasattr(a, "dtype") and hasattr(a, "shape")]
+        devices = {device_of(a) for a in arrays}
+        if len(devices) > 1:
+            raise DeviceError(f"{self.name}: arrays on {' and '.join(sorted(devices))}; move them to one with .to(device)")
+        forced = _forced.get()
+        wanted = forced.get(self.name, forced.get(""))
+        if wanted is not None:
+            chosen = next((v for v in (self.portable, *self.variants) if v.name == wanted), None)
+            if chosen is None:
+                names = ", ".join(v.name for v in (self.portable, *self.variants))
+                raise ArgumentError(f"kernel {self.name} has no variant {wanted!r}: it has {names}")
+            if chosen.accepts and not chosen.accepts(arrays):
+                given = ", ".join(f"{a.dtype} {a.shape} on {device_of(a)}" for a in arrays)
+                raise ArgumentError(f"kernel {self.name}: variant {wanted!r} was forced, but takes {chosen.accepts}, not {given}")
+            return chosen
+        return next((v for v in self.variants if v.accepts is None or v.accepts(arrays)), self.portable)
+
+
+registry: dict[str, Kernel] = {}
+_forced: ContextVar[dict[str, str]] = ContextVar("forced_kernels", default={})
+
+
+def kernel(portable: Callable[P, R]) -> Callable[P, R]:
+    """Make a portable function the entry point of the kernel of its name."""
+    entry = registry[portable.__name__] = Kernel(portable.__name__, Variant("portable", portable))
+
+    @functools.wraps(portable)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        return entry.choose(args, kwargs).function(*args, **kwargs)
+
+    return call
+
+
+def variant(of: Callable[P, R], accepts: Accepts) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Register `<kernel>_<variant>` as the variant of that name of kernel `of`.
+
+    Raises ArgumentError, at import, if the name or the signature is not the kernel's.
+    """
+    entry = registry[of.__name__]
+
+    def register(function: Callable[P, R]) -> Callable[P, R]:
+        prefix = f"{entry.name}_"
+        same = list(inspect.signature(function).parameters) == list(inspect.signature(of).parameters)
+        if not function.__name__.startswith(prefix) or not same:
+            raise ArgumentError(f"{function.__name__}{inspect.signature(function)} is no variant of {entry.name}{inspect.signature(of)}")
+        entry.variants.append(Variant(function.__name__.removeprefix(prefix), function, accepts))
+        return function
+
+    return register
+
+
+@contextlib.contextmanager
+def use(variant: str | None = None, /, **kernels: str) -> Iterator[None]:
+    """Force implementations within a block: `use("portable")` for all kernels, `use(conv2d="blocked")` for one.
+
+    A forced implementation that cannot take its arguments raises. A kernel or variant unknown raises ArgumentError.
+    """
+    unknown = [name for name in kernels if name not in registry]
+    if unknown:
+        raise ArgumentError(f"no kernel named {', '.join(unknown)}; there are {', '.join(sorted(registry))}")
+    if variant not in (None, "portable"):
+        raise ArgumentError(f"use({variant!r}): only 'portable' exists for every kernel; name one: use(conv2d={variant!r})")
+    token = _forced.set({**_forced.get(), **({"": variant} if variant else {}), **kernels})
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+def quiet() -> np.errstate:
+    """Overflow, division by zero and NaN are results here, as in PyTorch, not warnings: anomaly mode finds them."""
+    return np.errstate(all="ignore")

@@ -1,0 +1,1 @@
+"""Array-module code for NumPy and CuPy alike: the definition of correct."""

@@ -1,0 +1,34 @@
+"""The ops: for each a Function with its derivation, and the call that users make, under PyTorch's name."""
+
+from .conv import conv2d as conv2d
+from .elementwise import add as add
+from .elementwise import cast as cast
+from .elementwise import div as div
+from .elementwise import exp as exp
+from .elementwise import log as log
+from .elementwise import maximum as maximum
+from .elementwise import mul as mul
+from .elementwise import neg as neg
+from .elementwise import pow as pow
+from .elementwise import relu as relu
+from .elementwise import sqrt as sqrt
+from .elementwise import sub as sub
+from .linear import linear as linear
+from .linear import matmul as matmul
+from .loss import cross_entropy as cross_entropy
+from .loss import log_softmax as log_softmax
+from .loss import nll_loss as nll_loss
+from .loss import softmax as softmax
+from .norm import batch_norm as batch_norm
+from .pool import adaptive_avg_pool2d as adaptive_avg_pool2d
+from .pool import avg_pool2d as avg_pool2d
+from .pool import max_pool2d as max_pool2d
+from .reduce import argmax as argmax
+from .reduce import max as max
+from .reduce import mean as mean
+from .reduce import sum as sum
+from .shape import flatten as flatten
+from .shape import index as index
+from .shape import permute as permute
+from .shape import reshape as reshape
+from .shape import transpose as transpose

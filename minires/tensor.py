@@ -1,0 +1,469 @@
+"""Tensor: an array that knows which Function made it. Its operators and methods call the ops, one line each."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from . import ops
+from .autograd import Version, is_grad_enabled, register_tensor
+from .autograd import backward as run_backward
+from .device import Array, array_module, device_of, to_device
+from .errors import ArgumentError, DTypeError, GraphError, RangeError, ShapeError
+from .ops.elementwise import operands
+from .ops.shape import check_basic_index
+
+
+@register_tensor
+class Tensor:
+    """An n-dimensional array with automatic differentiation.
+
+    `data` may be an array (shared, not copied), a Tensor, numbers or nested lists of them. Python floats become
+    float32, Python integers int64; arrays keep their type. Images are channels-last: (N, H, W, C).
+    """
+
+    __slots__ = (
+        "__weakref__", "_array", "_grad", "_requires_grad", "hooks", "node", "retains_grad", "slot", "version",
+    )  # fmt: skip
+    __array_ufunc__ = None  # `array + tensor` is the tensor's business
+
+    def __init__(self, data: Any, dtype: Any = None, device: str | None = None, requires_grad: bool = False) -> None:
+        self._array = _as_array(data, dtype)
+        if device is not None:
+            self._array = to_device(self._array, device)
+        self._grad: Tensor | None = None
+        self._requires_grad = False
+        self.node: Any = None  # the Function that made it; None for a leaf
+        self.slot = 0  # which of the Function's outputs it is
+        self.version = Version()
+        self.hooks: list[Callable[[Tensor], Tensor | None]] | None = None  # a leaf's; others live at the node
+        self.retains_grad = False
+        self.requires_grad = requires_grad
+
+    # What it is
+
+    @property
+    def data(self) -> Array:
+        """The raw NumPy or CuPy array. Assigning to it counts as a write; writing into it goes unseen by the engine."""
+        return self._array
+
+    @data.setter
+    def data(self, array: Array) -> None:
+        self._array = array
+        self.version.count += 1
+
+    @property
+    def grad(self) -> Tensor | None:
+        """The gradient that `backward` left here: a Tensor without graph, or None."""
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        if value is not None:
+            if not isinstance(value, Tensor):
+                raise DTypeError(f"grad must be a Tensor or None, not {type(value).__name__}")
+            if value.shape != self.shape or value.dtype != self.dtype:
+                raise ShapeError(f"grad of shape {value.shape}, {value.dtype} for a tensor of {self.shape}, {self.dtype}")
+        self._grad = value
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether ops on this tensor are recorded."""
+        return self._requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        if value and self.dtype.kind != "f":
+            raise DTypeError(f"only floating tensors can require a gradient, not {self.dtype}")
+        if not value and self.node is not None:
+            raise GraphError("requires_grad=False on the result of an op; use detach()")
+        self._requires_grad = value
+
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Set requires_grad, and return self."""
+        self.requires_grad = requires_grad
+        return self
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether no recorded op made it: leaves are where `backward` leaves gradients."""
+        return self.node is None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._array.shape
+
+    @property
+    def dtype(self) -> Any:
+        return self._array.dtype
+
+    @property
+    def ndim(self) -> int:
+        return self._array.ndim
+
+    @property
+    def size(self) -> int:
+        """The number of elements, as in NumPy."""
+        return self._array.size
+
+    def numel(self) -> int:
+        """The number of elements, as in PyTorch."""
+        return self._array.size
+
+    @property
+    def device(self) -> str:
+        """"cpu" or "cuda:0"."""
+        return device_of(self._array)
+
+    @property
+    def T(self) -> Tensor:
+        """The dimensions in reverse."""
+        return ops.permute(self, *range(self.ndim)[::-1])
+
+    def __len__(self) -> int:
+        if not self.ndim:
+            raise ShapeError("len() of a tensor without dimensions")
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        body = np.array2string(to_device(self._array, "cpu"), precision=4, threshold=50, edgeitems=2, separator=", ", prefix="Tensor(")
+        parts = [body, f"shape={self.shape}", f"dtype={self.dtype}"]
+        parts += [f"device={self.device!r}"] if self.device != "cpu" else []
+        parts += [f"from {self.node!r}"] if self.node is not None else ["requires_grad=True"] if self.requires_grad else []
+        return f"Tensor({', '.join(parts)})"
+
+    # Differentiation
+
+    def backward(self, gradient: Any = None, retain_graph: bool = False) -> None:
+        """Add to every leaf's `.grad` the gradient of this scalar, or of sum(self * gradient).
+
+        Raises GraphError for a tensor without graph, without `gradient` if it is no scalar, or backward run twice.
+        """
+        if not self.requires_grad:
+            raise GraphError("backward on a tensor that does not require grad and has no graph; was it made under no_grad()?")
+        if gradient is None:
+            if self.size != 1:
+                raise GraphError(
+                    f"grad can be implicitly created only for scalar outputs: this tensor has shape {self.shape}; "
+                    "reduce it with .mean() or .sum(), or pass gradient="
+                )
+            seed = array_module(self._array).ones(self.shape, dtype=self.dtype)
+        else:
+            seed = gradient.data if isinstance(gradient, Tensor) else _as_array(gradient, self.dtype)
+            if seed.shape != self.shape or seed.dtype != self.dtype:
+                raise ShapeError(f"backward: gradient is {seed.shape}, {seed.dtype}; the tensor is {self.shape}, {self.dtype}")
+        run_backward(self, seed, retain_graph)
+
+    def retain_grad(self) -> None:
+        """Keep the gradient of a result of an op in `.grad`, as if it were a leaf."""
+        if not self.requires_grad:
+            raise GraphError("retain_grad on a tensor that does not require grad")
+        if self.node is None or self.retains_grad:
+            return
+        reference = weakref.ref(self)  # the graph must not keep its tensors alive
+
+        def keep(gradient: Tensor) -> None:
+            tensor = reference()
+            if tensor is not None:
+                tensor.grad = gradient.clone() if tensor.grad is None else tensor.grad + gradient
+
+        self._node_hooks().append(keep)
+        self.retains_grad = True
+
+    def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> Callable[[], None]:
+        """Call `hook` with this tensor's gradient once it is final; what it returns, if not None, replaces it.
+
+        Returns a function that removes the hook.
+        """
+        if not self.requires_grad:
+            raise GraphError("register_hook on a tensor that does not require grad")
+        if self.node is None:
+            self.hooks = hooks = self.hooks if self.hooks is not None else []
+        else:
+            hooks = self._node_hooks()
+        hooks.insert(len(hooks) - self.retains_grad, hook)  # retain_grad keeps what the hooks made of it
+        return lambda: hooks.remove(hook) if hook in hooks else None
+
+    def _node_hooks(self) -> list[Any]:
+        if self.node.hooks is None:
+            self.node.hooks = {}
+        return self.node.hooks.setdefault(self.slot, [])
+
+    def detach(self) -> Tensor:
+        """The same array, cut off from the graph."""
+        tensor = Tensor(self._array)
+        tensor.version = self.version
+        return tensor
+
+    # Leaving and moving
+
+    def item(self) -> Any:
+        """The single element as a Python number."""
+        if self.size != 1:
+            raise ShapeError(f"item() of a tensor with {self.size} elements; only one element becomes a number")
+        return self._array.item()
+
+    def tolist(self) -> Any:
+        """Nested lists of Python numbers."""
+        return self._array.tolist()
+
+    def numpy(self) -> np.ndarray:
+        """The NumPy array itself, not a copy; a GPU's array is copied to the CPU. Raises GraphError if it requires grad."""
+        if self.requires_grad:
+            raise GraphError("numpy() of a tensor that requires grad; use tensor.detach().numpy()")
+        return to_device(self._array, "cpu")
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.numpy(), dtype=dtype, copy=copy)
+
+    def __dlpack__(self, **options: Any) -> Any:
+        if self.requires_grad:
+            raise GraphError("a tensor that requires grad cannot be exported; use tensor.detach()")
+        return self._array.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> Any:
+        return self._array.__dlpack_device__()
+
+    def to(self, *args: Any, device: str | None = None, dtype: Any = None) -> Tensor:
+        """This tensor on another device or in another dtype: `to("cuda")`, `to("float64")`, `to(device=..., dtype=...)`.
+
+        Itself if nothing changes. A change of dtype is differentiable; one of device cuts the graph.
+        """
+        device, dtype = parse_to(args, device, dtype)
+        tensor = self if dtype is None else ops.cast(self, dtype)
+        if device is None or to_device(tensor.data, device) is tensor.data:
+            return tensor
+        return Tensor(tensor.data, device=device, requires_grad=self.requires_grad)
+
+    def clone(self) -> Tensor:
+        """A copy, through which gradients flow."""
+        return ops.mul(self, 1) if self.requires_grad and is_grad_enabled() else Tensor(self._array.copy())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        if self.node is not None:
+            raise GraphError("only leaves can be deep-copied; use detach() or clone()")
+        copy = memo[id(self)] = type(self).__new__(type(self))
+        for slot in (s for cls in type(self).__mro__ for s in getattr(cls, "__slots__", ()) if s != "__weakref__"):
+            if hasattr(self, slot):
+                setattr(copy, slot, getattr(self, slot))
+        copy._array, copy.version, copy.hooks = self._array.copy(), Version(), list(self.hooks) if self.hooks else None
+        copy._grad = None if self._grad is None else Tensor(self._grad._array.copy())
+        return copy
+
+    # Writing in place: outside of the graph only
+
+    def _write(self, op: str, other: Any = None) -> None:
+        if is_grad_enabled() and (self.requires_grad or isinstance(other, Tensor) and other.requires_grad):
+            raise GraphError(f"{op} writes in place, which is not recorded; write it out of place, or use no_grad()")
+        self.version.count += 1
+
+    def _update(self, op: str, ufunc: str, other: Any) -> Tensor:
+        self._write(op, other)
+        _, other = operands(op, self.detach(), other)
+        value = other.data if isinstance(other, Tensor) else other
+        try:
+            getattr(array_module(self._array), ufunc)(self._array, value, out=self._array)
+        except (TypeError, ValueError) as error:
+            raise ShapeError(f"{op}: {error}") from None
+        return self
+
+    def __iadd__(self, other: Any) -> Tensor:
+        return self._update("+=", "add", other)
+
+    def __isub__(self, other: Any) -> Tensor:
+        return self._update("-=", "subtract", other)
+
+    def __imul__(self, other: Any) -> Tensor:
+        return self._update("*=", "multiply", other)
+
+    def __itruediv__(self, other: Any) -> Tensor:
+        return self._update("/=", "divide", other)
+
+    def __setitem__(self, where: Any, value: Any) -> None:
+        self._write("item assignment", value)
+        parts = check_basic_index("item assignment", where)
+        try:
+            self._array[parts] = value.data if isinstance(value, Tensor) else value
+        except IndexError as error:
+            raise RangeError(f"item assignment: {where!r} does not fit shape {self.shape}: {error}") from None
+        except ValueError as error:
+            raise ShapeError(f"item assignment: {error}") from None
+
+    # Operators and methods
+
+    def __add__(self, other: Any) -> Tensor:
+        return ops.add(self, other)
+
+    def __radd__(self, other: Any) -> Tensor:
+        return ops.add(other, self)
+
+    def __sub__(self, other: Any) -> Tensor:
+        return ops.sub(self, other)
+
+    def __rsub__(self, other: Any) -> Tensor:
+        return ops.sub(other, self)
+
+    def __mul__(self, other: Any) -> Tensor:
+        return ops.mul(self, other)
+
+    def __rmul__(self, other: Any) -> Tensor:
+        return ops.mul(other, self)
+
+    def __truediv__(self, other: Any) -> Tensor:
+        return ops.div(self, other)
+
+    def __rtruediv__(self, other: Any) -> Tensor:
+        return ops.div(other, self)
+
+    def __pow__(self, exponent: Any) -> Tensor:
+        return ops.pow(self, exponent)
+
+    def __rpow__(self, base: Any) -> Tensor:
+        return ops.pow(base, self)
+
+    def __matmul__(self, other: Any) -> Tensor:
+        return ops.matmul(self, other)
+
+    def __rmatmul__(self, other: Any) -> Tensor:
+        return ops.matmul(other, self)
+
+    def __neg__(self) -> Tensor:
+        return ops.neg(self)
+
+    def __getitem__(self, where: Any) -> Tensor:
+        return ops.index(self, where)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    def __eq__(self, other: object) -> Any:
+        return Tensor(self._array == _value(other))
+
+    def __ne__(self, other: object) -> Any:
+        return Tensor(self._array != _value(other))
+
+    def __lt__(self, other: Any) -> Tensor:
+        return Tensor(self._array < _value(other))
+
+    def __le__(self, other: Any) -> Tensor:
+        return Tensor(self._array <= _value(other))
+
+    def __gt__(self, other: Any) -> Tensor:
+        return Tensor(self._array > _value(other))
+
+    def __ge__(self, other: Any) -> Tensor:
+        return Tensor(self._array >= _value(other))
+
+    __hash__ = object.__hash__
+
+    def __bool__(self) -> bool:
+        if self.size != 1:
+            raise ShapeError(f"a tensor with {self.size} elements has no truth value")
+        return bool(self._array.item())
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        if self.dtype.kind not in "iu":
+            raise DTypeError(f"only an integer tensor is an index, not {self.dtype}")
+        return int(self.item())
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec and self.size == 1 else repr(self)
+
+    def exp(self) -> Tensor:
+        return ops.exp(self)
+
+    def log(self) -> Tensor:
+        return ops.log(self)
+
+    def sqrt(self) -> Tensor:
+        return ops.sqrt(self)
+
+    def relu(self) -> Tensor:
+        return ops.relu(self)
+
+    def maximum(self, other: Any) -> Tensor:
+        return ops.maximum(self, other)
+
+    def matmul(self, other: Any) -> Tensor:
+        return ops.matmul(self, other)
+
+    def sum(self, dim: Any = None, keepdim: bool = False) -> Tensor:
+        return ops.sum(self, dim, keepdim)
+
+    def mean(self, dim: Any = None, keepdim: bool = False) -> Tensor:
+        return ops.mean(self, dim, keepdim)
+
+    def max(self, dim: int | None = None, keepdim: bool = False) -> Any:
+        return ops.max(self, dim, keepdim)
+
+    def argmax(self, dim: int | None = None, keepdim: bool = False) -> Tensor:
+        return ops.argmax(self, dim, keepdim)
+
+    def softmax(self, dim: int) -> Tensor:
+        return ops.softmax(self, dim)
+
+    def log_softmax(self, dim: int) -> Tensor:
+        return ops.log_softmax(self, dim)
+
+    def reshape(self, *shape: Any) -> Tensor:
+        return ops.reshape(self, *shape)
+
+    def permute(self, *dims: Any) -> Tensor:
+        return ops.permute(self, *dims)
+
+    def transpose(self, dim0: int, dim1: int) -> Tensor:
+        return ops.transpose(self, dim0, dim1)
+
+    def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+        return ops.flatten(self, start_dim, end_dim)
+
+
+def tensor(data: Any, dtype: Any = None, device: str | None = None, requires_grad: bool = False) -> Tensor:
+    """A Tensor with a copy of `data`: numbers, nested lists, an array or a Tensor."""
+    return Tensor(_as_array(data, dtype).copy(), device=device, requires_grad=requires_grad)
+
+
+def parse_to(args: tuple[Any, ...], device: str | None, dtype: Any) -> tuple[str | None, Any]:
+    """The arguments of `to`, in which a device and a dtype may stand by position. Raises ArgumentError."""
+    for value in args:
+        if isinstance(value, str) and (value in ("cpu", "auto") or value.startswith("cuda")):
+            device = value
+            continue
+        try:
+            dtype = np.dtype(value)
+        except TypeError:
+            raise ArgumentError(f"to({value!r}): neither a device ('cpu', 'cuda', 'cuda:1') nor a dtype") from None
+    return device, None if dtype is None else np.dtype(dtype)
+
+
+def _value(other: Any) -> Any:
+    return other._array if isinstance(other, Tensor) else other
+
+
+def _as_array(data: Any, dtype: Any) -> Array:
+    if isinstance(data, Tensor):
+        array = data._array
+    elif hasattr(data, "dtype") and hasattr(data, "__array__") and type(data).__module__.partition(".")[0] != "cupy":
+        array = np.asarray(data)
+    elif hasattr(data, "dtype"):
+        array = data
+    else:
+        try:
+            array = np.asarray(data)
+        except ValueError as error:
+            raise ShapeError(f"Tensor: {error}") from None
+        if array.dtype == np.float64:
+            array = array.astype(np.float32)
+    if array.dtype.kind not in "fiub":
+        raise DTypeError(f"Tensor: takes numbers, not {array.dtype} ({type(data).__name__})")
+    return array if dtype is None or array.dtype == np.dtype(dtype) else array.astype(dtype)
+
