@@ -12,19 +12,15 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import linecache
-import os
-import sys
 import threading
-import zlib
 from collections.abc import Callable
 from contextlib import ContextDecorator
 from contextvars import ContextVar, Token
-from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from .anomaly import checksum, is_finite, users_line
 from .device import Array, array_module
 from .errors import GraphError
 from .kernels.dispatch import quiet
@@ -116,7 +112,6 @@ class Edge(NamedTuple):
     dtype: Any
 
 
-@dataclass(eq=False)
 class Function:
     """One differentiable op. A subclass gives `forward` and `backward`; its dataclass fields are the op's settings.
 
@@ -129,13 +124,16 @@ class Function:
     differentiable_outputs: ClassVar[int] = 1
     is_view: ClassVar[bool] = False  # the output may share its first input's memory
 
-    saved = ()
-    needs = ()
-    inputs = ()
-    outputs = ()
-    hooks = None
-    used = False
-    where = "unknown (run the forward pass under detect_anomaly)"
+    saved: tuple[Any, ...] = ()  # what `save` kept
+    needs: tuple[bool, ...] = ()  # for each input of forward: whether a gradient is wanted
+    inputs: tuple[Edge | None, ...] = ()  # for each input of forward: where it came from, if a gradient is wanted
+    outputs: tuple[tuple[Any, Any], ...] = ()  # shape and dtype of each differentiable output
+    sequence: int = -1
+    versions: list[tuple[Version, int]]
+    checksums: list[int | None] | None = None
+    hooks: dict[int, list[Any]] | None = None
+    used: bool = False
+    where: str = "unknown (run the forward pass under detect_anomaly)"
 
     def forward(self, *arrays: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} has no forward")
@@ -145,42 +143,40 @@ class Function:
 
     def save(self, *arrays: Any) -> None:
         """Keep arrays for `backward`, which finds them in `self.saved`. They are freed once it has run."""
-        self.saved: tuple[Any, ...] = arrays
+        self.saved = arrays
 
     def __call__(self, *inputs: Any) -> Any:
         """Run on Tensors, and record if any of them requires a gradient. A Function object runs once."""
         tensors = [t for t in inputs if is_tensor(t)]
         track = is_grad_enabled() and any(t.requires_grad for t in tensors)
-        self.needs: tuple[bool, ...] = tuple(track and is_tensor(t) and t.requires_grad for t in inputs)
+        self.needs = tuple(track and is_tensor(t) and t.requires_grad for t in inputs)
         with quiet():
             result = self.forward(*(t.data if is_tensor(t) else t for t in inputs))
         outputs = [wrap(array) for array in (result if isinstance(result, tuple) else (result,))]
         if self.is_view and outputs[0].data.base is not None:
             outputs[0].version = tensors[0].version
         if _anomaly.get():
-            self.where = _users_line()
-            self._check_finite(outputs, tensors)
+            self.where = users_line()
+            self._checkis_finite(outputs, tensors)
         if not track:
             self.saved = ()
         else:
-            self.inputs: tuple[Edge | None, ...] = tuple(
-                edge_to(t) if need else None for t, need in zip(inputs, self.needs, strict=True)
-            )
+            self.inputs = tuple(edge_to(t) if need else None for t, need in zip(inputs, self.needs, strict=True))
             self.sequence = next(_sequence)
             differentiable = outputs[: self.differentiable_outputs]
-            self.outputs: tuple[Any, ...] = tuple((t.shape, t.dtype) for t in differentiable)
+            self.outputs = tuple((t.shape, t.dtype) for t in differentiable)
             for slot, t in enumerate(differentiable):
                 t.node, t.slot, t.requires_grad = self, slot, True
             self.versions = [
                 (t.version, t.version.count) for t in (*tensors, *outputs) if any(t.data is a for a in self.saved)
             ]
-            self.checksums = [_checksum(a) for a in self.saved] if _anomaly.get() else None
+            self.checksums = [checksum(a) for a in self.saved] if _anomaly.get() else None
         return tuple(outputs) if isinstance(result, tuple) else outputs[0]
 
-    def _check_finite(self, outputs: list[Any], inputs: list[Any]) -> None:
-        if all(_finite(t.data) for t in outputs):
+    def _checkis_finite(self, outputs: list[Any], inputs: list[Any]) -> None:
+        if all(is_finite(t.data) for t in outputs):
             return
-        verb = "made" if all(_finite(t.data) for t in inputs) else "was given"
+        verb = "made" if all(is_finite(t.data) for t in inputs) else "was given"
         raise GraphError(f"{self!r} {verb} a NaN or an infinity, called from {self.where}")
 
     def _check_usable(self) -> None:
@@ -193,10 +189,12 @@ class Function:
             if version.count != count:
                 raise GraphError(
                     f"an array that {self!r} saved was written in place after the forward pass "
-                    f"(version {version.count}, saved at {count}): write `x = x + y` instead of `x += y`, or clone() first"
+                    f"(version {version.count}, saved at {count}): write `x = x + y`, not `x += y`, or clone() first"
                 )
-        if self.checksums and self.checksums != [_checksum(a) for a in self.saved]:
-            raise GraphError(f"an array that {self!r} saved was written behind the engine's back, called from {self.where}")
+        if self.checksums and self.checksums != [checksum(a) for a in self.saved]:
+            raise GraphError(
+                f"an array that {self!r} saved was written behind the engine's back, called from {self.where}"
+            )
 
 
 def edge_to(tensor: Any) -> Edge:
@@ -253,11 +251,18 @@ def backward(tensor: Any, gradient: Array, retain_graph: bool = False) -> None:
                 continue
             if g is None or g.shape != edge.shape or g.dtype != edge.dtype:
                 got = "None" if g is None else f"shape {g.shape}, {g.dtype}"
-                raise GraphError(f"{node!r}: the gradient of input {index} is {got}; it must be of shape {edge.shape}, {edge.dtype}")
-            if _anomaly.get() and not _finite(g):
-                raise GraphError(f"backward of {node!r} made a NaN or an infinity for input {index}; forward was called from {node.where}")
+                raise GraphError(
+                    f"{node!r}: the gradient of input {index} is {got}; it must be of shape {edge.shape}, {edge.dtype}"
+                )
+            if _anomaly.get() and not is_finite(g):
+                raise GraphError(
+                    f"backward of {node!r} made a NaN or an infinity for input {index}; "
+                    f"its forward was called from {node.where}"
+                )
             shared = (*gradients, *node.saved, *result[:index], *result[index + 1 :])
-            pending.add(edge, g, owned=isinstance(g, np.generic) or (g.base is None and all(g is not a for a in shared)))
+            pending.add(
+                edge, g, owned=isinstance(g, np.generic) or (g.base is None and all(g is not a for a in shared))
+            )
         if not retain_graph:
             node.used, node.saved, node.inputs = True, (), ()
         del gradients, result, node
@@ -271,7 +276,9 @@ def _run_hooks(hooks: list[Callable[[Any], Any]] | None, gradient: Array) -> Arr
         if replaced is None:
             continue
         if replaced.shape != gradient.shape or replaced.dtype != gradient.dtype:
-            raise GraphError(f"a hook returned shape {replaced.shape}, {replaced.dtype} for a gradient of {gradient.shape}, {gradient.dtype}")
+            raise GraphError(
+                f"a hook returned {replaced.dtype} {replaced.shape} for a gradient {gradient.dtype} {gradient.shape}"
+            )
         gradient = replaced.data
     return gradient
 
@@ -282,24 +289,3 @@ def _accumulate(leaf: Any, gradient: Array, owned: bool) -> None:
             leaf.grad.data += gradient
         else:
             leaf.grad = wrap(gradient if owned and not leaf.hooks else gradient.copy())
-
-
-def _finite(array: Array) -> bool:
-    return array.dtype.kind != "f" or bool(array_module(array).isfinite(array).all())
-
-
-def _checksum(value: Any) -> int | None:
-    """CRC-32 of an array's bytes; None for what is not an array."""
-    if not hasattr(value, "tobytes"):
-        return None
-    return zlib.crc32(value.tobytes())
-
-
-def _users_line() -> str:
-    """The innermost line outside of minires that led here: 'file.py:12: y = log(x)'."""
-    package = os.path.dirname(os.path.abspath(__file__))
-    frame: Any = sys._getframe(1)
-    while frame.f_back and os.path.abspath(frame.f_code.co_filename).startswith(package + os.sep):
-        frame = frame.f_back
-    file, line = frame.f_code.co_filename, frame.f_lineno
-    return f"{file}:{line}: {linecache.getline(file, line).strip()}"

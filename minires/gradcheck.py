@@ -56,7 +56,10 @@ def gradcheck(
             # A floor on the scale: along a direction in which nothing changes, both are rounding noise.
             error = abs(analytic - numeric) / max(abs(analytic), abs(numeric), 1e-2)
             if not error <= worst:  # NaN is worst of all
-                worst, place = error, f"input {index} of shape {a.shape}: {analytic:.9g} by backward, {numeric:.9g} by differences"
+                worst, place = (
+                    error,
+                    f"input {index} of shape {a.shape}: {analytic:.9g} by backward, {numeric:.9g} by differences",
+                )
     if not worst <= tolerance:
         raise GraphError(f"gradcheck: relative error {worst:.2e} exceeds {tolerance:.0e} at {place}")
     return worst

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any
+from functools import partialmethod
+from operator import eq, ge, gt, le, lt, ne
+from typing import Any, Self
 
 import numpy as np
 
@@ -66,7 +68,9 @@ class Tensor:
             if not isinstance(value, Tensor):
                 raise DTypeError(f"grad must be a Tensor or None, not {type(value).__name__}")
             if value.shape != self.shape or value.dtype != self.dtype:
-                raise ShapeError(f"grad of shape {value.shape}, {value.dtype} for a tensor of {self.shape}, {self.dtype}")
+                raise ShapeError(
+                    f"grad of shape {value.shape}, {value.dtype} for a tensor of {self.shape}, {self.dtype}"
+                )
         self._grad = value
 
     @property
@@ -115,7 +119,7 @@ class Tensor:
 
     @property
     def device(self) -> str:
-        """"cpu" or "cuda:0"."""
+        """ "cpu" or "cuda:0"."""
         return device_of(self._array)
 
     @property
@@ -129,10 +133,14 @@ class Tensor:
         return self.shape[0]
 
     def __repr__(self) -> str:
-        body = np.array2string(to_device(self._array, "cpu"), precision=4, threshold=50, edgeitems=2, separator=", ", prefix="Tensor(")
+        body = np.array2string(
+            to_device(self._array, "cpu"), precision=4, threshold=50, edgeitems=2, separator=", ", prefix="Tensor("
+        )
         parts = [body, f"shape={self.shape}", f"dtype={self.dtype}"]
         parts += [f"device={self.device!r}"] if self.device != "cpu" else []
-        parts += [f"from {self.node!r}"] if self.node is not None else ["requires_grad=True"] if self.requires_grad else []
+        parts += (
+            [f"from {self.node!r}"] if self.node is not None else ["requires_grad=True"] if self.requires_grad else []
+        )
         return f"Tensor({', '.join(parts)})"
 
     # Differentiation
@@ -143,7 +151,9 @@ class Tensor:
         Raises GraphError for a tensor without graph, without `gradient` if it is no scalar, or backward run twice.
         """
         if not self.requires_grad:
-            raise GraphError("backward on a tensor that does not require grad and has no graph; was it made under no_grad()?")
+            raise GraphError(
+                "backward on a tensor that does not require grad and has no graph; was it made under no_grad()?"
+            )
         if gradient is None:
             if self.size != 1:
                 raise GraphError(
@@ -154,7 +164,9 @@ class Tensor:
         else:
             seed = gradient.data if isinstance(gradient, Tensor) else _as_array(gradient, self.dtype)
             if seed.shape != self.shape or seed.dtype != self.dtype:
-                raise ShapeError(f"backward: gradient is {seed.shape}, {seed.dtype}; the tensor is {self.shape}, {self.dtype}")
+                raise ShapeError(
+                    f"backward: gradient is {seed.shape}, {seed.dtype}; the tensor is {self.shape}, {self.dtype}"
+                )
         run_backward(self, seed, retain_graph)
 
     def retain_grad(self) -> None:
@@ -211,7 +223,7 @@ class Tensor:
         return self._array.tolist()
 
     def numpy(self) -> np.ndarray:
-        """The NumPy array itself, not a copy; a GPU's array is copied to the CPU. Raises GraphError if it requires grad."""
+        """The NumPy array itself, or a copy of a GPU's array. Raises GraphError if the tensor requires grad."""
         if self.requires_grad:
             raise GraphError("numpy() of a tensor that requires grad; use tensor.detach().numpy()")
         return to_device(self._array, "cpu")
@@ -228,7 +240,7 @@ class Tensor:
         return self._array.__dlpack_device__()
 
     def to(self, *args: Any, device: str | None = None, dtype: Any = None) -> Tensor:
-        """This tensor on another device or in another dtype: `to("cuda")`, `to("float64")`, `to(device=..., dtype=...)`.
+        """This tensor on another device or in another dtype: `to("cuda")`, `to("float64")`, `to(dtype=...)`.
 
         Itself if nothing changes. A change of dtype is differentiable; one of device cuts the graph.
         """
@@ -256,11 +268,11 @@ class Tensor:
     # Writing in place: outside of the graph only
 
     def _write(self, op: str, other: Any = None) -> None:
-        if is_grad_enabled() and (self.requires_grad or isinstance(other, Tensor) and other.requires_grad):
+        if is_grad_enabled() and (self.requires_grad or (isinstance(other, Tensor) and other.requires_grad)):
             raise GraphError(f"{op} writes in place, which is not recorded; write it out of place, or use no_grad()")
         self.version.count += 1
 
-    def _update(self, op: str, ufunc: str, other: Any) -> Tensor:
+    def _update(self, op: str, ufunc: str, other: Any) -> Self:
         self._write(op, other)
         _, other = operands(op, self.detach(), other)
         value = other.data if isinstance(other, Tensor) else other
@@ -270,17 +282,8 @@ class Tensor:
             raise ShapeError(f"{op}: {error}") from None
         return self
 
-    def __iadd__(self, other: Any) -> Tensor:
-        return self._update("+=", "add", other)
-
-    def __isub__(self, other: Any) -> Tensor:
-        return self._update("-=", "subtract", other)
-
-    def __imul__(self, other: Any) -> Tensor:
-        return self._update("*=", "multiply", other)
-
-    def __itruediv__(self, other: Any) -> Tensor:
-        return self._update("/=", "divide", other)
+    __iadd__, __isub__ = partialmethod(_update, "+=", "add"), partialmethod(_update, "-=", "subtract")
+    __imul__, __itruediv__ = partialmethod(_update, "*=", "multiply"), partialmethod(_update, "/=", "divide")
 
     def __setitem__(self, where: Any, value: Any) -> None:
         self._write("item assignment", value)
@@ -292,70 +295,44 @@ class Tensor:
         except ValueError as error:
             raise ShapeError(f"item assignment: {error}") from None
 
-    # Operators and methods
+    # Operators and methods: a function in a class body is a method
 
-    def __add__(self, other: Any) -> Tensor:
-        return ops.add(self, other)
+    __add__, __sub__, __mul__, __truediv__ = ops.add, ops.sub, ops.mul, ops.div
+    __pow__, __matmul__, __neg__, __getitem__ = ops.pow, ops.matmul, ops.neg, ops.index
+    exp, log, sqrt, relu, maximum, matmul = ops.exp, ops.log, ops.sqrt, ops.relu, ops.maximum, ops.matmul
+    sum, mean, max, argmax = ops.sum, ops.mean, ops.max, ops.argmax
+    softmax, log_softmax = ops.softmax, ops.log_softmax
+    reshape, permute, transpose, flatten = ops.reshape, ops.permute, ops.transpose, ops.flatten
 
     def __radd__(self, other: Any) -> Tensor:
         return ops.add(other, self)
 
-    def __sub__(self, other: Any) -> Tensor:
-        return ops.sub(self, other)
-
     def __rsub__(self, other: Any) -> Tensor:
         return ops.sub(other, self)
-
-    def __mul__(self, other: Any) -> Tensor:
-        return ops.mul(self, other)
 
     def __rmul__(self, other: Any) -> Tensor:
         return ops.mul(other, self)
 
-    def __truediv__(self, other: Any) -> Tensor:
-        return ops.div(self, other)
-
     def __rtruediv__(self, other: Any) -> Tensor:
         return ops.div(other, self)
 
-    def __pow__(self, exponent: Any) -> Tensor:
-        return ops.pow(self, exponent)
-
-    def __rpow__(self, base: Any) -> Tensor:
-        return ops.pow(base, self)
-
-    def __matmul__(self, other: Any) -> Tensor:
-        return ops.matmul(self, other)
+    def __rpow__(self, other: Any) -> Tensor:
+        return ops.pow(other, self)
 
     def __rmatmul__(self, other: Any) -> Tensor:
         return ops.matmul(other, self)
 
-    def __neg__(self) -> Tensor:
-        return ops.neg(self)
-
-    def __getitem__(self, where: Any) -> Tensor:
-        return ops.index(self, where)
-
     def __iter__(self) -> Iterator[Tensor]:
         return (self[i] for i in range(len(self)))
 
-    def __eq__(self, other: object) -> Any:
-        return Tensor(self._array == _value(other))
+    # Comparisons, without gradient
 
-    def __ne__(self, other: object) -> Any:
-        return Tensor(self._array != _value(other))
+    def _compare(self, other: Any, relation: Callable[[Any, Any], Any]) -> Tensor:
+        return Tensor(relation(self._array, other._array if isinstance(other, Tensor) else other))
 
-    def __lt__(self, other: Any) -> Tensor:
-        return Tensor(self._array < _value(other))
-
-    def __le__(self, other: Any) -> Tensor:
-        return Tensor(self._array <= _value(other))
-
-    def __gt__(self, other: Any) -> Tensor:
-        return Tensor(self._array > _value(other))
-
-    def __ge__(self, other: Any) -> Tensor:
-        return Tensor(self._array >= _value(other))
+    __eq__, __ne__ = partialmethod(_compare, relation=eq), partialmethod(_compare, relation=ne)
+    __lt__, __le__ = partialmethod(_compare, relation=lt), partialmethod(_compare, relation=le)
+    __gt__, __ge__ = partialmethod(_compare, relation=gt), partialmethod(_compare, relation=ge)
 
     __hash__ = object.__hash__
 
@@ -378,54 +355,6 @@ class Tensor:
     def __format__(self, spec: str) -> str:
         return format(self.item(), spec) if spec and self.size == 1 else repr(self)
 
-    def exp(self) -> Tensor:
-        return ops.exp(self)
-
-    def log(self) -> Tensor:
-        return ops.log(self)
-
-    def sqrt(self) -> Tensor:
-        return ops.sqrt(self)
-
-    def relu(self) -> Tensor:
-        return ops.relu(self)
-
-    def maximum(self, other: Any) -> Tensor:
-        return ops.maximum(self, other)
-
-    def matmul(self, other: Any) -> Tensor:
-        return ops.matmul(self, other)
-
-    def sum(self, dim: Any = None, keepdim: bool = False) -> Tensor:
-        return ops.sum(self, dim, keepdim)
-
-    def mean(self, dim: Any = None, keepdim: bool = False) -> Tensor:
-        return ops.mean(self, dim, keepdim)
-
-    def max(self, dim: int | None = None, keepdim: bool = False) -> Any:
-        return ops.max(self, dim, keepdim)
-
-    def argmax(self, dim: int | None = None, keepdim: bool = False) -> Tensor:
-        return ops.argmax(self, dim, keepdim)
-
-    def softmax(self, dim: int) -> Tensor:
-        return ops.softmax(self, dim)
-
-    def log_softmax(self, dim: int) -> Tensor:
-        return ops.log_softmax(self, dim)
-
-    def reshape(self, *shape: Any) -> Tensor:
-        return ops.reshape(self, *shape)
-
-    def permute(self, *dims: Any) -> Tensor:
-        return ops.permute(self, *dims)
-
-    def transpose(self, dim0: int, dim1: int) -> Tensor:
-        return ops.transpose(self, dim0, dim1)
-
-    def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
-        return ops.flatten(self, start_dim, end_dim)
-
 
 def tensor(data: Any, dtype: Any = None, device: str | None = None, requires_grad: bool = False) -> Tensor:
     """A Tensor with a copy of `data`: numbers, nested lists, an array or a Tensor."""
@@ -445,10 +374,6 @@ def parse_to(args: tuple[Any, ...], device: str | None, dtype: Any) -> tuple[str
     return device, None if dtype is None else np.dtype(dtype)
 
 
-def _value(other: Any) -> Any:
-    return other._array if isinstance(other, Tensor) else other
-
-
 def _as_array(data: Any, dtype: Any) -> Array:
     if isinstance(data, Tensor):
         array = data._array
@@ -466,4 +391,3 @@ def _as_array(data: Any, dtype: Any) -> Array:
     if array.dtype.kind not in "fiub":
         raise DTypeError(f"Tensor: takes numbers, not {array.dtype} ({type(data).__name__})")
     return array if dtype is None or array.dtype == np.dtype(dtype) else array.astype(dtype)
-

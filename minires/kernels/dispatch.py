@@ -10,9 +10,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -63,7 +64,9 @@ class Kernel:
         arrays = [a for a in (*args, *kwargs.values()) if hasattr(a, "dtype") and hasattr(a, "shape")]
         devices = {device_of(a) for a in arrays}
         if len(devices) > 1:
-            raise DeviceError(f"{self.name}: arrays on {' and '.join(sorted(devices))}; move them to one with .to(device)")
+            raise DeviceError(
+                f"{self.name}: arrays on {' and '.join(sorted(devices))}; move them to one with .to(device)"
+            )
         forced = _forced.get()
         wanted = forced.get(self.name, forced.get(""))
         if wanted is not None:
@@ -73,13 +76,15 @@ class Kernel:
                 raise ArgumentError(f"kernel {self.name} has no variant {wanted!r}: it has {names}")
             if chosen.accepts and not chosen.accepts(arrays):
                 given = ", ".join(f"{a.dtype} {a.shape} on {device_of(a)}" for a in arrays)
-                raise ArgumentError(f"kernel {self.name}: variant {wanted!r} was forced, but takes {chosen.accepts}, not {given}")
+                raise ArgumentError(
+                    f"kernel {self.name}: variant {wanted!r} was forced, but takes {chosen.accepts}, not {given}"
+                )
             return chosen
         return next((v for v in self.variants if v.accepts is None or v.accepts(arrays)), self.portable)
 
 
 registry: dict[str, Kernel] = {}
-_forced: ContextVar[dict[str, str]] = ContextVar("forced_kernels", default={})
+_forced: ContextVar[Mapping[str, str]] = ContextVar("forced_kernels", default=MappingProxyType({}))
 
 
 def kernel(portable: Callable[P, R]) -> Callable[P, R]:
@@ -104,7 +109,9 @@ def variant(of: Callable[P, R], accepts: Accepts) -> Callable[[Callable[P, R]], 
         prefix = f"{entry.name}_"
         same = list(inspect.signature(function).parameters) == list(inspect.signature(of).parameters)
         if not function.__name__.startswith(prefix) or not same:
-            raise ArgumentError(f"{function.__name__}{inspect.signature(function)} is no variant of {entry.name}{inspect.signature(of)}")
+            raise ArgumentError(
+                f"{function.__name__}{inspect.signature(function)} is no variant of {entry.name}{inspect.signature(of)}"
+            )
         entry.variants.append(Variant(function.__name__.removeprefix(prefix), function, accepts))
         return function
 
@@ -121,7 +128,9 @@ def use(variant: str | None = None, /, **kernels: str) -> Iterator[None]:
     if unknown:
         raise ArgumentError(f"no kernel named {', '.join(unknown)}; there are {', '.join(sorted(registry))}")
     if variant not in (None, "portable"):
-        raise ArgumentError(f"use({variant!r}): only 'portable' exists for every kernel; name one: use(conv2d={variant!r})")
+        raise ArgumentError(
+            f"use({variant!r}): only 'portable' exists for every kernel; name one: use(conv2d={variant!r})"
+        )
     token = _forced.set({**_forced.get(), **({"": variant} if variant else {}), **kernels})
     try:
         yield

@@ -60,7 +60,9 @@ class ResNet(Module):
         if stem not in ("cifar", "imagenet"):
             raise ArgumentError(f"ResNet: stem must be 'cifar' or 'imagenet', not {stem!r}")
         if not 1 <= len(layers) <= len(widths):
-            raise ArgumentError(f"ResNet: {len(layers)} stages in layers={layers}, but widths={widths} has {len(widths)}")
+            raise ArgumentError(
+                f"ResNet: {len(layers)} stages in layers={layers}, but widths={widths} has {len(widths)}"
+            )
         size, stride, padding = (3, 1, 1) if stem == "cifar" else (7, 2, 3)
         self.conv1 = Conv2d(in_channels, widths[0], size, stride, padding, bias=False, generator=generator)
         self.bn1 = BatchNorm2d(widths[0])

@@ -25,7 +25,9 @@ def fan_in_and_out(tensor: Tensor) -> tuple[int, int]:
     if tensor.ndim == 4:
         kh, kw, inputs, outputs = tensor.shape
         return kh * kw * inputs, kh * kw * outputs
-    raise ShapeError(f"init: fan in and out are defined for (O, I) and (KH, KW, I, O) weights, not for shape {tensor.shape}")
+    raise ShapeError(
+        f"init: fan in and out are defined for (O, I) and (KH, KW, I, O) weights, not for shape {tensor.shape}"
+    )
 
 
 def gain(nonlinearity: str, a: float = 0.0) -> float:

@@ -59,7 +59,9 @@ class Conv2d(Module):
         return ops.conv2d(x, self.weight, self.bias, self.stride, self.padding)
 
     def extra_repr(self) -> str:
-        settings = _settings(kernel_size=self.kernel_size, stride=self.stride, padding=self.padding, bias=self.bias is not None)
+        settings = _settings(
+            kernel_size=self.kernel_size, stride=self.stride, padding=self.padding, bias=self.bias is not None
+        )
         return f"{self.in_channels}, {self.out_channels}, {settings}"
 
 
@@ -69,7 +71,9 @@ class Linear(Module):
     weight (out_features, in_features) and bias (out_features,) start as in PyTorch: uniform within 1/sqrt(in_features).
     """
 
-    def __init__(self, in_features: int, out_features: int, bias: bool = True, generator: Generator | None = None) -> None:
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool = True, generator: Generator | None = None
+    ) -> None:
         super().__init__()
         _positive("Linear", in_features=in_features, out_features=out_features)
         self.in_features, self.out_features = in_features, out_features

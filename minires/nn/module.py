@@ -40,15 +40,13 @@ class IncompatibleKeys(NamedTuple):
 
 
 class Module:
-    """Base of all layers and models: subclasses assign Parameters, Buffers and Modules as attributes, and give `forward`."""
+    """Base of layers and models: subclasses assign Parameters, Buffers and Modules as attributes, and give forward."""
 
     training: bool
 
     def __init__(self) -> None:
-        state: dict[str, Any] = {
-            "_parameters": {}, "_buffers": {}, "_modules": {}, "_forward_hooks": [], "_forward_pre_hooks": [], "training": True,
-        }  # fmt: skip
-        self.__dict__.update(state)
+        stores: dict[str, Any] = {"_parameters": {}, "_buffers": {}, "_modules": {}}
+        self.__dict__.update(stores, _forward_hooks=[], _forward_pre_hooks=[], training=True)
 
     # Attributes
 
@@ -181,7 +179,9 @@ class Module:
             raise DTypeError(f"Module.to: parameters are floats, {dtype} is not")
         for value in [*self.parameters(), *self.buffers()]:
             for tensor in (value, *([value.grad] if value.grad is not None else [])):
-                array = tensor.data if dtype is None or tensor.dtype.kind != "f" else tensor.data.astype(dtype, copy=False)
+                array = (
+                    tensor.data if dtype is None or tensor.dtype.kind != "f" else tensor.data.astype(dtype, copy=False)
+                )
                 tensor.data = array if device is None else to_device(array, device)
         return self
 
@@ -196,7 +196,7 @@ class Module:
     def state_dict(self, layout: str = "HWIO") -> dict[str, Tensor]:
         """Every parameter and buffer under its dotted name, detached and not copied.
 
-        `layout` is the order of convolution weights' axes: "HWIO" is minires' own, "OIHW" PyTorch's (a transposed view).
+        `layout` is the order of convolution weights' axes: "HWIO" is minires' own, "OIHW" (a view) PyTorch's.
         """
         _check_layout(layout)
         return {
@@ -231,7 +231,8 @@ class Module:
             arrays[name] = array
         if problems:
             raise CheckpointError(
-                f"load_state_dict: {len(problems)} mismatch(es) with {type(self).__name__}, nothing was loaded: {'; '.join(problems)}"
+                f"load_state_dict: {len(problems)} mismatch(es) with {type(self).__name__}, nothing was loaded: "
+                + "; ".join(problems)
             )
         with no_grad():
             for name, array in arrays.items():

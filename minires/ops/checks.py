@@ -29,7 +29,11 @@ def check_float(op: str, **tensors: Any) -> None:
     given = ", ".join(f"{name} is {dtype}" for name, dtype in dtypes.items())
     for name, dtype in dtypes.items():
         if dtype.kind != "f":
-            remedy = "scale images with a transform such as data.Normalize" if dtype == np.uint8 else f"convert it with {name}.to('float32')"
+            remedy = (
+                "scale images with a transform such as data.Normalize"
+                if dtype == np.uint8
+                else f"convert it with {name}.to('float32')"
+            )
             raise DTypeError(f"{op}: {name} must be of a floating type, but {given}; {remedy}")
     if len(set(dtypes.values())) > 1:
         raise DTypeError(f"{op}: one dtype expected, but {given}; convert with .to(dtype)")
@@ -64,7 +68,10 @@ def check_window(op: str, x: Any, kernel: tuple[int, int], padding: tuple[int, i
     """The window fits into the padded image. Raises ShapeError."""
     height, width = x.shape[1] + padding[0] + padding[1], x.shape[2] + padding[2] + padding[3]
     if height < kernel[0] or width < kernel[1]:
-        raise ShapeError(f"{op}: a window of {kernel[0]}x{kernel[1]} does not fit into the padded input of {height}x{width} (input {x.shape}); pad more or use a larger image")
+        raise ShapeError(
+            f"{op}: a window of {kernel[0]}x{kernel[1]} does not fit into the padded input of {height}x{width} "
+            f"(input {x.shape}); pad more or use a larger image"
+        )
 
 
 def dimension(op: str, dim: int, ndim: int) -> int:
@@ -89,8 +96,12 @@ def check_labels(op: str, target: Any, rows: int, classes: int) -> None:
     if target.dtype.kind not in "iu":
         raise DTypeError(f"{op}: target must hold class numbers of an integer type, not {target.dtype}")
     if target.shape != (rows,):
-        raise ShapeError(f"{op}: target has shape {target.shape}, but input has {rows} rows; one class number a row is needed")
+        raise ShapeError(
+            f"{op}: target has shape {target.shape}, but input has {rows} rows; one class number a row is needed"
+        )
     if array_module(target) is np and rows:  # on a GPU a look would wait for the device; labels are checked when loaded
         low, high = int(target.min()), int(target.max())
         if low < 0 or high >= classes:
-            raise RangeError(f"{op}: target holds class {low if low < 0 else high}, but input has {classes} classes, counted from 0")
+            raise RangeError(
+                f"{op}: target holds class {low if low < 0 else high}, but input has {classes} classes, counted from 0"
+            )

@@ -7,9 +7,8 @@ from typing import Any
 
 from ..autograd import Function
 from ..errors import ShapeError
-from ..kernels import ConvGeometry, sum_axes
+from ..kernels import ConvGeometry, conv2d_grad_input, conv2d_grad_weight, sum_axes
 from ..kernels import conv2d as conv2d_kernel
-from ..kernels import conv2d_grad_input, conv2d_grad_weight
 from .checks import Pair, as_tensor, check_float, check_images, check_window, pair
 
 

@@ -27,8 +27,8 @@ class Binary(Function):
 
     def backward(self, gy: Any) -> Any:
         return tuple(
-            sum_to_shape(g, edge.shape) if need else None
-            for g, need, edge in zip(self.partials(gy), self.needs, self.inputs, strict=True)
+            None if edge is None else sum_to_shape(g, edge.shape)
+            for g, edge in zip(self.partials(gy), self.inputs, strict=True)
         )
 
 
@@ -230,7 +230,7 @@ def operands(op: str, a: Any, b: Any, to_float: bool = False) -> tuple[Any, Any]
             np.broadcast_shapes(a.shape, b.shape)
         except ValueError:
             raise ShapeError(
-                f"{op}: shapes {a.shape} and {b.shape} do not broadcast; aligned from the right, sizes must be equal or 1"
+                f"{op}: shapes {a.shape} and {b.shape} do not broadcast: from the right, sizes must be equal or 1"
             ) from None
     return (as_tensor(a) if is_scalar(a) and is_scalar(b) else a), b
 

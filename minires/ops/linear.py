@@ -89,9 +89,11 @@ def linear(input: Any, weight: Any, bias: Any = None) -> Any:
     check_float("linear", input=input, weight=weight, bias=bias)
     if weight.ndim != 2 or input.ndim == 0 or input.shape[-1] != weight.shape[1]:
         raise ShapeError(
-            f"linear: input {input.shape} and weight {weight.shape} do not fit: weight is (O, I), and input's last axis "
-            "must be I; images need flatten(1) or pooling first"
+            f"linear: input {input.shape} and weight {weight.shape} do not fit: weight is (O, I), and input's "
+            "last axis must be I; images need flatten(1) or pooling first"
         )
     if bias is not None and bias.shape != weight.shape[:1]:
-        raise ShapeError(f"linear: bias must be {weight.shape[:1]} for weight {weight.shape}, but has shape {bias.shape}")
+        raise ShapeError(
+            f"linear: bias must be {weight.shape[:1]} for weight {weight.shape}, but has shape {bias.shape}"
+        )
     return Linear()(input, weight, bias)

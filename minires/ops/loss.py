@@ -149,9 +149,9 @@ def nll_loss(input: Any, target: Any, reduction: str = "mean") -> Any:
 
 
 def cross_entropy(input: Any, target: Any, reduction: str = "mean") -> Any:
-    """Softmax cross-entropy of logits input (N, C) with class numbers target (N,), averaged. The mean of nothing is NaN.
+    """Softmax cross-entropy of logits input (N, C) with class numbers target (N,), averaged.
 
-    Raises RangeError for a target outside [0, C), ShapeError, DTypeError.
+    The mean of nothing is NaN. Raises RangeError for a target outside [0, C), ShapeError, DTypeError.
     """
     input, target = _check("cross_entropy", input, target)
     return _reduce("cross_entropy", CrossEntropy(target)(input), reduction)

@@ -131,10 +131,14 @@ def batch_norm(
     if z is not None:
         check_float("batch_norm", input=input, add=z)
         if z.shape != input.shape:
-            raise ShapeError(f"batch_norm: add has shape {z.shape}, but input {input.shape}; project the shortcut first")
+            raise ShapeError(
+                f"batch_norm: add has shape {z.shape}, but input {input.shape}; project the shortcut first"
+            )
     if not training:
         if running_mean is None or running_var is None:
-            raise ShapeError("batch_norm: evaluation needs running_mean and running_var; pass training=True for the batch's")
+            raise ShapeError(
+                "batch_norm: evaluation needs running_mean and running_var; pass training=True for the batch's"
+            )
         y = BatchNormEval(eps)(input, gamma, beta, running_mean.data, running_var.data)
         y = y if z is None else add_op(y, z)
         return relu_op(y) if relu else y
@@ -167,7 +171,9 @@ def _check(input: Any, channels: int, **vectors: Any) -> None:
     for name, v in vectors.items():
         if v is None or v.shape == (channels,):
             continue
-        message = f"batch_norm: input {input.shape} has {channels} channels in its last axis, but {name} has shape {v.shape}"
+        message = (
+            f"batch_norm: input {input.shape} has {channels} channels in its last axis, but {name} has shape {v.shape}"
+        )
         if input.ndim == 4 and v.shape == input.shape[1:2]:
             message += "; it looks like (N, C, H, W): minires is channels-last, pass x.permute(0, 2, 3, 1)"
         raise ShapeError(message)

@@ -89,7 +89,9 @@ class GlobalAvgPool2d(Function):
         return array_module(gy).broadcast_to(gy / (self.shape[1] * self.shape[2]), self.shape)
 
 
-def _window(op: str, input: Any, kernel_size: Pair, stride: Pair | None, padding: Pair) -> tuple[tuple[int, int], ConvGeometry]:
+def _window(
+    op: str, input: Any, kernel_size: Pair, stride: Pair | None, padding: Pair
+) -> tuple[tuple[int, int], ConvGeometry]:
     check_images(op, input)
     kh, kw = pair(op, "kernel_size", kernel_size, 1)
     sh, sw = (kh, kw) if stride is None else pair(op, "stride", stride, 1)
@@ -102,7 +104,7 @@ def _window(op: str, input: Any, kernel_size: Pair, stride: Pair | None, padding
 
 
 def max_pool2d(input: Any, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0) -> Any:
-    """The largest value of each window of input (N, H, W, C): (N, OH, OW, C). The stride is the window's size if None."""
+    """The largest value of each window of input (N, H, W, C): (N, OH, OW, C). `stride` is the window's size if None."""
     input = as_tensor(input)
     return MaxPool2d(*_window("max_pool2d", input, kernel_size, stride, padding))(input)
 
@@ -122,5 +124,7 @@ def adaptive_avg_pool2d(input: Any, output_size: Pair) -> Any:
     check_images("adaptive_avg_pool2d", input)
     check_float("adaptive_avg_pool2d", input=input)
     if pair("adaptive_avg_pool2d", "output_size", output_size, 1) != (1, 1):
-        raise ArgumentError(f"adaptive_avg_pool2d: output_size must be 1, not {output_size!r}; use avg_pool2d with a window")
+        raise ArgumentError(
+            f"adaptive_avg_pool2d: output_size must be 1, not {output_size!r}; use avg_pool2d with a window"
+        )
     return GlobalAvgPool2d()(input)

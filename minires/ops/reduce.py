@@ -69,7 +69,7 @@ class AMax(Function):
 
 @dataclass(eq=False)
 class MaxDim(Function):
-    """y, index = the largest of x along `axis` and its place, the first of equals. gx = gy there, 0 elsewhere. Saves index."""
+    """y, index = the largest of x along `axis`, and its place, the first of equals. gx = gy there. Saves index."""
 
     axis: int
     keepdim: bool

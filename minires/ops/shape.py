@@ -67,7 +67,8 @@ def reshape(input: Any, *shape: Any) -> Any:
     input = as_tensor(input)
     sizes = tuple(int(s) for s in (shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape))
     known = math.prod(s for s in sizes if s != -1)
-    fits = sizes.count(-1) == 0 and known == input.size or sizes.count(-1) == 1 and known and input.size % known == 0
+    unknown = sizes.count(-1)
+    fits = known == input.size if unknown == 0 else unknown == 1 and known and input.size % known == 0
     if not fits or min(sizes, default=0) < -1:
         raise ShapeError(f"reshape: a tensor of shape {input.shape} ({input.size} elements) cannot take shape {sizes}")
     return Reshape(tuple(s if s != -1 else input.size // known for s in sizes))(input)
@@ -107,9 +108,7 @@ def check_basic_index(op: str, where: Any) -> tuple[Any, ...]:
     """An index of numbers, slices, None and ... as a tuple. Raises ArgumentError for arrays and lists."""
     parts = where if isinstance(where, tuple) else (where,)
     for part in parts:
-        if isinstance(part, bool) or not (
-            part is None or isinstance(part, (int, np.integer, slice, EllipsisType))
-        ):
+        if isinstance(part, bool) or not (part is None or isinstance(part, (int, np.integer, slice, EllipsisType))):
             raise ArgumentError(
                 f"{op}: index by integers, slices, None and ..., not by {type(part).__name__}; "
                 "for an index without a gradient use x.data[...]"

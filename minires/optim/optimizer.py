@@ -12,7 +12,7 @@ from ..errors import ArgumentError, CheckpointError, DTypeError
 
 
 class Optimizer:
-    """Base of the optimizers. `param_groups` holds the parameters with their settings, `state` what a step keeps of each.
+    """Base of the optimizers: `param_groups` holds parameters with their settings, `state` what a step keeps of each.
 
     `params` is an iterable of parameters, or of dicts {"params": ..., setting: value} that override the defaults.
     """
@@ -21,7 +21,7 @@ class Optimizer:
         self.defaults = defaults
         self.param_groups: list[dict[str, Any]] = []
         self.state: dict[Any, dict[str, Any]] = {}
-        groups = [params] if is_tensor(params) else list(params)
+        groups: list[Any] = [params] if is_tensor(params) else list(params)
         if not groups:
             raise ArgumentError(f"{type(self).__name__}: no parameters given; an exhausted generator?")
         if not isinstance(groups[0], dict):
@@ -35,7 +35,9 @@ class Optimizer:
         params = [group["params"]] if is_tensor(group["params"]) else list(group["params"])
         unknown = set(group) - set(self.defaults) - {"params"}
         if unknown:
-            raise ArgumentError(f"{name}: unknown setting {', '.join(sorted(unknown))}; there are {', '.join(self.defaults)}")
+            raise ArgumentError(
+                f"{name}: unknown setting {', '.join(sorted(unknown))}; there are {', '.join(self.defaults)}"
+            )
         known = {id(p) for g in self.param_groups for p in g["params"]}
         for p in params:
             if not is_tensor(p):
@@ -69,17 +71,21 @@ class Optimizer:
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over settings and state. Raises CheckpointError where groups or shapes differ; then nothing was changed."""
+        """Take over settings and state. Raises CheckpointError, and changes nothing, where groups or shapes differ."""
         groups = state_dict["param_groups"]
         ours, theirs = [len(g["params"]) for g in self.param_groups], [len(g["params"]) for g in groups]
         if ours != theirs:
-            raise CheckpointError(f"{type(self).__name__}: parameter groups of {theirs} in the state dict, but of {ours} here")
+            raise CheckpointError(
+                f"{type(self).__name__}: parameter groups of {theirs} in the state dict, but of {ours} here"
+            )
         params, state = self._parameters(), {}
         for key, values in state_dict["state"].items():
             p = params[int(key)]
             for name, value in values.items():
                 if value is not None and value.shape != p.shape:
-                    raise CheckpointError(f"{type(self).__name__}: {name} of parameter {key} has shape {value.shape}, the parameter {p.shape}")
+                    raise CheckpointError(
+                        f"{type(self).__name__}: {name} of parameter {key} is {value.shape}, the parameter {p.shape}"
+                    )
             state[p] = {n: None if v is None else _copy_like(v, p) for n, v in values.items()}
         self.state = state
         for group, saved in zip(self.param_groups, groups, strict=True):

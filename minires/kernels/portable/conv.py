@@ -68,7 +68,7 @@ def im2col(x: Array, kernel_size: tuple[int, int], geometry: ConvGeometry) -> Ar
 
 @kernel
 def col2im(cols: Array, shape: tuple[int, ...], kernel_size: tuple[int, int], geometry: ConvGeometry) -> Array:
-    """The adjoint of im2col: each entry of cols (N*OH*OW, KH*KW*C) is added to the pixel it came from, into (N, H, W, C)."""
+    """The adjoint of im2col: cols (N*OH*OW, KH*KW*C) to (N, H, W, C), each entry added to the pixel it came from."""
     n, h, w, c = shape
     kh, kw = kernel_size
     oh, ow = geometry.output_size((h, w), kernel_size)
@@ -100,6 +100,5 @@ def conv2d_grad_input(gy: Array, w: Array, shape: tuple[int, ...], geometry: Con
 @kernel
 def conv2d_grad_weight(gy: Array, x: Array, shape: tuple[int, ...], geometry: ConvGeometry) -> Array:
     """The gradient of conv2d's w, of `shape` (KH, KW, C, O), from gy (N, OH, OW, O)."""
-    kh, kw, c, o = shape
-    cols = im2col(x, (kh, kw), geometry)
-    return (cols.T @ gy.reshape(-1, o)).reshape(shape)
+    cols = im2col(x, (shape[0], shape[1]), geometry)
+    return (cols.T @ gy.reshape(-1, shape[3])).reshape(shape)
