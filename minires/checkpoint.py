@@ -1,0 +1,162 @@
+"""Checkpoints: safetensors files that are whole or not there, and that show any change of a byte."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .device import to_device
+from .errors import CheckpointError
+from .nn import Module
+from .optim import Optimizer
+from .optim.lr_scheduler import LRScheduler
+from .tensor import Tensor
+
+LAYOUT = "HWIO"  # the axes of convolution weights in a file, written into its metadata
+
+
+@dataclass
+class Checkpoint:
+    """What a training run needs to go on: the model's and the optimizer's arrays, and all else as `info`."""
+
+    path: Path
+    model: dict[str, np.ndarray]
+    optimizer: dict[str, Any] | None = None
+    scheduler: dict[str, Any] | None = None
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+def save(
+    path: str | Path,
+    model: Module,
+    optimizer: Optimizer | None = None,
+    scheduler: LRScheduler | None = None,
+    info: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a checkpoint. `info` is anything that JSON can hold: the model's name, the epoch, settings.
+
+    The file appears under its name when it is complete; until then, and if writing fails, an older one stays. Raises
+    OSError where it cannot be written.
+    """
+    tensors = {f"model/{name}": value.data for name, value in model.state_dict(LAYOUT).items()}
+    state: dict[str, Any] = {"info": dict(info or {}), "layout": LAYOUT}
+    if optimizer is not None:
+        saved = optimizer.state_dict()
+        state["param_groups"] = saved["param_groups"]
+        for number, values in saved["state"].items():
+            tensors |= {f"optimizer/{number}/{name}": v for name, v in values.items() if v is not None}
+    if scheduler is not None:
+        state["scheduler"] = scheduler.state_dict()
+    save_tensors(path, tensors, state)
+
+
+def load(path: str | Path) -> Checkpoint:
+    """Read a checkpoint that `save` wrote. Raises CheckpointError for one that is missing, damaged or of another kind."""
+    path = Path(path)
+    tensors, state = load_tensors(path)
+    if "info" not in state or state.get("layout") != LAYOUT:
+        raise CheckpointError(f"{path} is a safetensors file, but no checkpoint of minires")
+    model = {name.removeprefix("model/"): array for name, array in tensors.items() if name.startswith("model/")}
+    optimizer = None
+    if "param_groups" in state:
+        values: dict[int, dict[str, np.ndarray]] = {}
+        for name, array in tensors.items():
+            if name.startswith("optimizer/"):
+                _, number, key = name.split("/")
+                values.setdefault(int(number), {})[key] = array
+        optimizer = {"state": values, "param_groups": state["param_groups"]}
+    return Checkpoint(path, model, optimizer, state.get("scheduler"), state["info"])
+
+
+def save_tensors(path: str | Path, tensors: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    """Write named arrays, and `state` as JSON, into a safetensors file, beside its final name and then renamed."""
+    from safetensors.numpy import save as to_bytes
+
+    path = Path(path)
+    arrays = {name: _on_cpu(value) for name, value in tensors.items()}
+    described = {name: [a.dtype.name, list(a.shape), zlib.crc32(a.tobytes())] for name, a in arrays.items()}
+    text = json.dumps({"state": dict(state), "tensors": described})
+    content = to_bytes(arrays, metadata={"minires": text, "crc32": str(zlib.crc32(text.encode()))})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_orphans(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if os.name == "posix":  # the new name itself must reach the disk
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def load_tensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays and the state of a safetensors file; no state if minires did not write it.
+
+    Raises CheckpointError that names the file, and the array whose bytes have changed.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {path}")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from error
+    if "minires" not in metadata:
+        return tensors, {}
+    text = metadata["minires"]
+    if metadata.get("crc32") != str(zlib.crc32(text.encode())):
+        raise CheckpointError(f"{path} is damaged: its header has changed since it was written")
+    content = json.loads(text)
+    if set(content["tensors"]) != set(tensors):
+        raise CheckpointError(f"{path} is damaged: its arrays are not those that were written")
+    for name, described in content["tensors"].items():
+        array = tensors[name]
+        if [array.dtype.name, list(array.shape), zlib.crc32(array.tobytes())] != described:
+            raise CheckpointError(f"{path} is damaged: {name!r} has changed since it was written")
+    return tensors, content["state"]
+
+
+def _on_cpu(value: Any) -> np.ndarray:
+    # safetensors 0.8.0 writes wrong data for arrays that are not C-contiguous
+    array = to_device(value.data if isinstance(value, Tensor) else value, "cpu")
+    return np.ascontiguousarray(array).reshape(array.shape)
+
+
+def _remove_orphans(path: Path) -> None:
+    """Remove unfinished files of this name whose writers are dead."""
+    for orphan in path.parent.glob(f".{path.name}.*.tmp"):
+        match = re.fullmatch(rf"\.{re.escape(path.name)}\.(\d+)\.tmp", orphan.name)
+        if match and not _alive(int(match[1])):
+            with contextlib.suppress(OSError):
+                orphan.unlink()
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

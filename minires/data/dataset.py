@@ -1,0 +1,50 @@
+"""Images in memory with their labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..errors import DataError
+from .transforms import Transform
+
+
+class ImageDataset:
+    """Images (N, H, W, C) and class numbers (N,), with the transform that batches of them go through.
+
+    `images` and `labels` are the arrays, `classes` the names. Raises DataError for labels outside the classes.
+    """
+
+    def __init__(
+        self, images: np.ndarray, labels: np.ndarray, classes: Sequence[str], transform: Transform | None = None
+    ) -> None:
+        if images.ndim != 4 or len(images) != len(labels):
+            raise DataError(
+                f"images must be (N, H, W, C) with N labels, but are {images.shape} with {len(labels)} labels"
+            )
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(classes):
+            raise DataError(f"labels run from {labels.min()} to {labels.max()}, but there are {len(classes)} classes")
+        self.images, self.labels = images, labels.astype(np.int64)
+        self.classes, self.transform = list(classes), transform
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        """One image (H, W, C), transformed as in epoch 0, and its class number."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"example {index} of {len(self)}")
+        images, labels = self.batch(np.array([index % len(self)]), epoch=0)
+        return images[0], int(labels[0])
+
+    def batch(self, index: np.ndarray, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """The images and labels at `index` (N,), transformed as in `epoch`: what the loader asks for."""
+        images = self.images[index]
+        if self.transform is not None:
+            images = self.transform(images, index, epoch)
+        return images, self.labels[index]
+
+    def take(self, count: int | None) -> ImageDataset:
+        """The first `count` examples as a data set of their own; all of them for None."""
+        return ImageDataset(self.images[:count], self.labels[:count], self.classes, self.transform)

@@ -1,0 +1,77 @@
+"""Pictures of a run, drawn with matplotlib (pip install 'minires[examples]')."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import ArgumentError
+
+BLUE, ORANGE, GREEN, RED = "#2468b4", "#e07b20", "#1a7f37", "#cf222e"
+
+
+def _figure(width: float, height: float) -> Any:
+    """A figure that needs no screen. Raises ArgumentError where matplotlib is missing."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ArgumentError("pictures need matplotlib: pip install 'minires[examples]'") from None
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def curves(records: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
+    """Loss and error over the epochs: records of `epoch`, `train_loss`, `train_acc`, `test_loss` and `test_acc`."""
+    figure = _figure(9, 3.6)
+    loss, error = figure.subplots(1, 2)
+    epochs = [r["epoch"] for r in records]
+    for split, color in (("train", BLUE), ("test", ORANGE)):
+        loss.plot(epochs, [r[f"{split}_loss"] for r in records], color=color, marker=".", label=split)
+        error.plot(epochs, [100 - r[f"{split}_acc"] for r in records], color=color, marker=".", label=split)
+    last = 100 - records[-1]["test_acc"]
+    error.annotate(f"{last:.2f} %", (epochs[-1], last), xytext=(-4, 8), textcoords="offset points", ha="right", color=ORANGE)
+    for axes, label in ((loss, "cross-entropy"), (error, "error in %")):
+        axes.set(xlabel="epoch", ylabel=label, ylim=(0, None))
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
+        axes.legend(frameon=False)
+    figure.suptitle(title, fontsize=11)
+    _save(figure, path)
+
+
+def predictions(
+    images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], path: Path, title: str
+) -> None:
+    """A sheet of images (N, H, W, 1 or 3), values in [0, 1], each under its predicted class and the probability of it.
+
+    Right ones are green; wrong ones are red and name the true class too.
+    """
+    columns = min(8, len(images))
+    rows = -(-len(images) // columns)
+    figure = _figure(1.5 * columns, 1.85 * rows + 0.5)
+    grid = np.atleast_1d(figure.subplots(rows, columns)).ravel()
+    for axes in grid:
+        axes.axis("off")
+    for axes, image, label, p in zip(grid, images, labels, probabilities, strict=False):
+        guess = int(p.argmax())
+        axes.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray_r", vmin=0, vmax=1)
+        text = f"{classes[guess]} {100 * p[guess]:.0f} %"
+        if guess != label:
+            text += f"\nis {classes[int(label)]}"
+        axes.set_title(text, fontsize=9, color=GREEN if guess == label else RED)
+    right = int((probabilities.argmax(axis=1) == labels).sum())
+    figure.suptitle(f"{title}: {right} of {len(images)} right", fontsize=12)
+    _save(figure, path)
+
+
+def _save(figure: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    figure.savefig(temporary, dpi=150, format="png")
+    temporary.replace(path)

@@ -1,0 +1,132 @@
+"""Small helpers around a training loop, which stays in the user's own file: averages, progress, logs, exit codes."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from .autograd import no_grad
+from .errors import ArgumentError, MiniresError
+from .nn import Module
+from .ops import cross_entropy
+from .tensor import Tensor
+
+
+class Average:
+    """The mean of values that stand for unequal numbers of examples."""
+
+    def __init__(self) -> None:
+        self.total, self.count, self.last = 0.0, 0, float("nan")
+
+    def add(self, value: float, count: int) -> None:
+        """Count `value`, the mean over `count` examples, in."""
+        self.total, self.count, self.last = self.total + value * count, self.count + count, value
+
+    @property
+    def mean(self) -> float:
+        """The mean over all examples so far; NaN before the first."""
+        return self.total / self.count if self.count else float("nan")
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> float:
+    """The share of rows of logits (N, C) whose largest entry is at the label (N,), in percent."""
+    return 100 * float((logits.data.argmax(axis=1) == labels.data).mean())
+
+
+def evaluate(model: Module, batches: Iterable[tuple[Tensor, Tensor]], device: str = "cpu") -> tuple[float, float]:
+    """Mean cross-entropy and accuracy in percent over all examples, in evaluation mode and without graph."""
+    loss, right = Average(), Average()
+    was_training = model.training
+    model.eval()
+    with no_grad():
+        for images, labels in batches:
+            images, labels = images.to(device), labels.to(device)
+            logits = model(images)
+            loss.add(cross_entropy(logits, labels).item(), len(images))
+            right.add(accuracy(logits, labels), len(images))
+    model.train(was_training)
+    return loss.mean, right.mean
+
+
+class Progress:
+    """The progress of one epoch: a bar on a terminal, else a line every `every` batches and at the end."""
+
+    def __init__(self, title: str, total: int, every: int = 100) -> None:
+        self.title, self.total, self.every = title, total, every
+        self.done, self.start = 0, time.perf_counter()
+        self.bar: Any = _bar() if sys.stdout.isatty() else None
+
+    def __enter__(self) -> Self:
+        if self.bar is not None:
+            self.bar.start()
+            self.task = self.bar.add_task(self.title, total=self.total, text="")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def step(self, text: str) -> None:
+        """One batch is done; `text` says how it stands."""
+        self.done += 1
+        if self.bar is not None:
+            self.bar.update(self.task, advance=1, text=text)
+        elif self.done % self.every == 0 or self.done == self.total:
+            left = (time.perf_counter() - self.start) / self.done * (self.total - self.done)
+            print(f"{self.title}[{self.done}/{self.total}]  {text}  eta {datetime.timedelta(seconds=round(left))}", flush=True)
+
+
+def _bar() -> Any:
+    """A progress bar of rich's, or None where rich is not installed."""
+    try:
+        from rich import progress
+    except ImportError:
+        return None
+    columns = (progress.BarColumn(), progress.MofNCompleteColumn(), progress.TimeRemainingColumn())
+    return progress.Progress(
+        progress.TextColumn("{task.description}"), *columns, progress.TextColumn("{task.fields[text]}"), transient=True
+    )
+
+
+class RunLog:
+    """A file of JSON lines, one record each, that is complete after every line."""
+
+    def __init__(self, path: Path, records: Iterable[Mapping[str, Any]] = ()) -> None:
+        """Start the file with `records`: those of the run that this one goes on with."""
+        self.path, self.records = path, list(records)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(record) + "\n" for record in self.records))
+
+    def write(self, **record: Any) -> None:
+        """Append a record."""
+        self.records.append(record)
+        with self.path.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+
+def new_run_folder(name: str, given: str | None = None) -> Path:
+    """The folder of a new run: `given`, which must not hold a run yet, or runs/<name>-<date>-<time>."""
+    folder = Path(given) if given else Path("runs") / f"{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    if (folder / "log.jsonl").exists():
+        raise ArgumentError(f"{folder} holds a run already: choose another --output-dir, or go on with it by --resume")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def exit_code(main: Callable[[], None]) -> int:
+    """Run a script's main: 0; 2 after an error of the user's, told in one line; 130 after Ctrl-C."""
+    try:
+        main()
+    except (MiniresError, OSError) as error:
+        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)
+        return 130
+    return 0
