@@ -153,7 +153,7 @@ class Function:
         with quiet():
             result = self.forward(*(t.data if is_tensor(t) else t for t in inputs))
         outputs = [wrap(array) for array in (result if isinstance(result, tuple) else (result,))]
-        if self.is_view and outputs[0].data.base is not None:
+        if self.is_view and array_module(outputs[0].data).may_share_memory(outputs[0].data, tensors[0].data):
             outputs[0].version = tensors[0].version
         if _anomaly.get():
             self.where = users_line()
