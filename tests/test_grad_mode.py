@@ -1,0 +1,129 @@
+"""What is recorded, and when: no_grad, enable_grad, and threads."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+import minires
+from minires import Tensor, enable_grad, is_grad_enabled, no_grad
+
+
+def test_no_grad_records_nothing() -> None:
+    x = Tensor([1.0], requires_grad=True)
+    with no_grad():
+        y = x * 2
+    assert not y.requires_grad
+    assert y.node is None
+    assert (x * 2).requires_grad
+
+
+def test_what_is_not_recorded_saves_nothing() -> None:
+    function = minires.ops.elementwise.Exp()
+    with no_grad():
+        function(Tensor([1.0], requires_grad=True))
+    assert function.saved == ()
+
+
+def test_nested() -> None:
+    seen = [is_grad_enabled()]
+    with no_grad():
+        seen.append(is_grad_enabled())
+        with enable_grad():
+            seen.append(is_grad_enabled())
+            with no_grad():
+                seen.append(is_grad_enabled())
+            seen.append(is_grad_enabled())
+        seen.append(is_grad_enabled())
+    seen.append(is_grad_enabled())
+    assert seen == [True, False, True, False, True, False, True]
+
+
+def test_one_manager_entered_twice() -> None:
+    mode = no_grad()
+    with mode:
+        with mode:
+            assert not is_grad_enabled()
+        assert not is_grad_enabled()
+    assert is_grad_enabled()
+
+
+def test_an_exception_restores_the_mode() -> None:
+    with pytest.raises(KeyError), no_grad():
+        raise KeyError
+    assert is_grad_enabled()
+
+
+@pytest.mark.parametrize(("mode", "outside", "inside"), [(no_grad, enable_grad, False), (enable_grad, no_grad, True)])
+def test_decorator(mode: Any, outside: Any, inside: bool) -> None:
+    @mode()
+    def depth(n: int) -> list[bool]:
+        """Recurses."""
+        return [is_grad_enabled(), *(depth(n - 1) if n else [])]
+
+    with outside():
+        assert depth(2) == [inside] * 3
+        assert is_grad_enabled() is not inside
+    assert depth.__name__ == "depth"
+    assert depth.__doc__ == "Recurses."
+
+
+def in_threads(work: Callable[[], Any], count: int = 8) -> list[Any]:
+    """`work`, begun at once by `count` threads."""
+    start = threading.Barrier(count)
+    with ThreadPoolExecutor(count) as pool:
+        return [f.result() for f in [pool.submit(lambda: (start.wait(), work())[1]) for _ in range(count)]]
+
+
+@pytest.fixture
+def eager_threads() -> Iterator[None]:
+    """Threads that take turns as often as Python lets them."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+def test_threads_start_with_recording_on() -> None:
+    with no_grad():
+        assert in_threads(is_grad_enabled) == [True] * 8
+    assert is_grad_enabled()
+
+
+@pytest.mark.usefixtures("eager_threads")
+def test_threads_do_not_see_each_others_mode() -> None:
+    @no_grad()
+    def disabled() -> bool:
+        return is_grad_enabled()
+
+    def work() -> int:
+        wrong = 0
+        for _ in range(200):
+            with no_grad():
+                wrong += is_grad_enabled()
+                with enable_grad():
+                    wrong += not is_grad_enabled()
+                wrong += is_grad_enabled()
+            wrong += disabled() + (not is_grad_enabled())
+        return wrong
+
+    assert in_threads(work) == [0] * 8
+
+
+@pytest.mark.usefixtures("eager_threads")
+def test_threads_accumulate_into_one_leaf() -> None:
+    """8 threads x 500 backwards of gradient 1."""
+    w = Tensor(np.zeros(1000), requires_grad=True)
+
+    def work() -> None:
+        for _ in range(500):
+            (w * 1).sum().backward()
+
+    in_threads(work)
+    np.testing.assert_array_equal(w.grad.data, 4000)
