@@ -328,7 +328,10 @@ class Tensor:
     # Comparisons, without gradient
 
     def _compare(self, other: Any, relation: Callable[[Any, Any], Any]) -> Tensor:
-        return Tensor(relation(self._array, other._array if isinstance(other, Tensor) else other))
+        try:
+            return Tensor(relation(self._array, other._array if isinstance(other, Tensor) else other))
+        except ValueError as error:
+            raise ShapeError(f"{relation.__name__}: {error}") from None
 
     __eq__, __ne__ = partialmethod(_compare, relation=eq), partialmethod(_compare, relation=ne)
     __lt__, __le__ = partialmethod(_compare, relation=lt), partialmethod(_compare, relation=le)
@@ -363,7 +366,7 @@ def tensor(data: Any, dtype: Any = None, device: str | None = None, requires_gra
 
 def parse_to(args: tuple[Any, ...], device: str | None, dtype: Any) -> tuple[str | None, Any]:
     """The arguments of `to`, in which a device and a dtype may stand by position. Raises ArgumentError."""
-    for value in args:
+    for value in (v for v in args if v is not None):
         if isinstance(value, str) and (value in ("cpu", "auto") or value.startswith("cuda")):
             device = value
             continue
