@@ -1,6 +1,6 @@
 """Train a small residual net on 1,797 real handwritten digits, which come with minires: less than a minute on a CPU.
 
-    python examples/train_digits.py            # then look into runs/digits-...
+python examples/train_digits.py            # then look into runs/digits-...
 """
 
 import argparse
@@ -16,7 +16,9 @@ MEAN, STD, SCALE = (0.3049,), (0.3759,), 16.0  # of the training images, whose g
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=30, help="passes over the 1,437 training images (default %(default)s)")
+    parser.add_argument(
+        "--epochs", type=int, default=30, help="passes over the 1,437 training images (default %(default)s)"
+    )
     parser.add_argument("-b", "--batch-size", type=int, default=64, help="default %(default)s")
     parser.add_argument("--lr", type=float, default=0.1, help="the first learning rate (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of initial weights, order and crops (default %(default)s)")
@@ -56,7 +58,9 @@ def main() -> None:
         test_loss, test_acc = training.evaluate(model, test_loader)
         lr = scheduler.get_last_lr()[0]
         scheduler.step()
-        log.write(epoch=epoch, lr=lr, train_loss=loss.mean, train_acc=right.mean, test_loss=test_loss, test_acc=test_acc)
+        log.write(
+            epoch=epoch, lr=lr, train_loss=loss.mean, train_acc=right.mean, test_loss=test_loss, test_acc=test_acc
+        )
         print(
             f"Epoch: [{epoch}/{args.epochs}]  lr {lr:.4g}  train loss {loss.mean:.4f} acc {right.mean:.2f}"
             f"  test loss {test_loss:.4f} acc {test_acc:.2f}",

@@ -60,7 +60,7 @@ def save(
 
 
 def load(path: str | Path) -> Checkpoint:
-    """Read a checkpoint that `save` wrote. Raises CheckpointError for one that is missing, damaged or of another kind."""
+    """Read a checkpoint that `save` wrote. Raises CheckpointError if it is missing, damaged or of another kind."""
     path = Path(path)
     tensors, state = load_tensors(path)
     if "info" not in state or state.get("layout") != LAYOUT:

@@ -34,7 +34,9 @@ def curves(records: Sequence[Mapping[str, Any]], path: Path, title: str) -> None
         loss.plot(epochs, [r[f"{split}_loss"] for r in records], color=color, marker=".", label=split)
         error.plot(epochs, [100 - r[f"{split}_acc"] for r in records], color=color, marker=".", label=split)
     last = 100 - records[-1]["test_acc"]
-    error.annotate(f"{last:.2f} %", (epochs[-1], last), xytext=(-4, 8), textcoords="offset points", ha="right", color=ORANGE)
+    error.annotate(
+        f"{last:.2f} %", (epochs[-1], last), xytext=(-4, 8), textcoords="offset points", ha="right", color=ORANGE
+    )
     for axes, label in ((loss, "cross-entropy"), (error, "error in %")):
         axes.set(xlabel="epoch", ylabel=label, ylim=(0, None))
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -61,9 +63,9 @@ def predictions(
     for axes, image, label, p in zip(grid, images, labels, probabilities, strict=False):
         guess = int(p.argmax())
         axes.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray_r", vmin=0, vmax=1)
-        text = f"{classes[guess]} {100 * p[guess]:.0f} %"
+        text = f"{classes[guess]} ({100 * p[guess]:.0f} %)"
         if guess != label:
-            text += f"\nis {classes[int(label)]}"
+            text += f"\ntrue: {classes[int(label)]}"
         axes.set_title(text, fontsize=9, color=GREEN if guess == label else RED)
     right = int((probabilities.argmax(axis=1) == labels).sum())
     figure.suptitle(f"{title}: {right} of {len(images)} right", fontsize=12)

@@ -68,7 +68,9 @@ class Progress:
             self.task = self.bar.add_task(self.title, total=self.total, text="")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.bar is not None:
             self.bar.stop()
 
@@ -79,7 +81,10 @@ class Progress:
             self.bar.update(self.task, advance=1, text=text)
         elif self.done % self.every == 0 or self.done == self.total:
             left = (time.perf_counter() - self.start) / self.done * (self.total - self.done)
-            print(f"{self.title}[{self.done}/{self.total}]  {text}  eta {datetime.timedelta(seconds=round(left))}", flush=True)
+            print(
+                f"{self.title}[{self.done}/{self.total}]  {text}  eta {datetime.timedelta(seconds=round(left))}",
+                flush=True,
+            )
 
 
 def _bar() -> Any:

@@ -1,5 +1,6 @@
 """Residual networks."""
 
+from .resnet import BUILDERS as BUILDERS
 from .resnet import BasicBlock as BasicBlock
 from .resnet import ResNet as ResNet
 from .resnet import build as build

@@ -1,0 +1,58 @@
+"""Draw 32 CIFAR-10 test pictures with what a trained model takes them for: green if right, red if wrong.
+
+python examples/show_predictions.py runs/resnet18-cifar10-.../last.safetensors --data-path DATA
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from minires import checkpoint, data, models, no_grad, plots, training
+from minires.errors import ArgumentError, CheckpointError
+from minires.nn import functional as F
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path, help="a last.safetensors of train_cifar10.py")
+    parser.add_argument(
+        "--data-path",
+        default=os.environ.get("MINIRES_DATA", "data"),
+        help="folder of cifar-10-batches-py (default: $MINIRES_DATA or data)",
+    )
+    parser.add_argument("--first", type=int, default=0, help="number of the first test picture (default %(default)s)")
+    parser.add_argument("--count", type=int, default=32, help="how many pictures (default %(default)s)")
+    parser.add_argument("--output", type=Path, help="default: predictions.png beside the checkpoint")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
+    saved = checkpoint.load(args.checkpoint)
+    if "recipe" not in saved.info:
+        raise CheckpointError(f"{args.checkpoint} was not written by train_cifar10.py")
+    recipe, classes = saved.info["recipe"], saved.info["classes"]
+    model = models.build(recipe["arch"], num_classes=len(classes), stem="cifar")
+    model.load_state_dict(saved.model)
+    model.eval()
+
+    test_set = data.CIFAR10(args.data_path, train=False, transform=data.Normalize(recipe["mean"], recipe["std"]))
+    if not 0 <= args.first < args.first + args.count <= len(test_set):
+        raise ArgumentError(
+            f"--first {args.first} --count {args.count}: there are {len(test_set)} test pictures, counted from 0"
+        )
+    index = np.arange(args.first, args.first + args.count)
+    images, labels = test_set.batch(index, epoch=0)
+    with no_grad():
+        probabilities = F.softmax(model(images), dim=1).numpy()
+    output = args.output or args.checkpoint.with_name("predictions.png")
+    title = f"{recipe['arch']} after {len(saved.info['history'])} epochs"
+    plots.predictions(test_set.images[index] / 255, labels, probabilities, classes, output, title)
+    print(f"{int((probabilities.argmax(axis=1) == labels).sum())} of {args.count} right; wrote {output}")
+
+
+if __name__ == "__main__":
+    sys.exit(training.exit_code(main))
