@@ -40,7 +40,7 @@ class Tensor:
         self._requires_grad = False
         self.node: Any = None  # the Function that made it; None for a leaf
         self.slot = 0  # which of the Function's outputs it is
-        self.version = data.version if isinstance(data, Tensor) and data._array is self._array else Version()
+        self.version: Version = data.version if isinstance(data, Tensor) and data._array is self._array else Version()
         self.hooks: list[Callable[[Tensor], Tensor | None]] | None = None  # a leaf's; others live at the node
         self.retains_grad = False
         self.requires_grad = requires_grad

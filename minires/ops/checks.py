@@ -18,11 +18,6 @@ def as_tensor(value: Any) -> Any:
     return value if is_tensor(value) else wrap(value)
 
 
-def as_array(value: Any) -> Any:
-    """The raw array of a Tensor, an array, a list or a number."""
-    return value.data if is_tensor(value) else value if hasattr(value, "dtype") else np.asarray(value)
-
-
 def check_float(op: str, **tensors: Any) -> None:
     """All are of one floating type. Raises DTypeError."""
     dtypes = {name: t.dtype for name, t in tensors.items() if t is not None}

@@ -12,7 +12,7 @@ from ..kernels import cross_entropy as cross_entropy_kernel
 from ..kernels import cross_entropy_grad, sum_axes
 from ..kernels import log_softmax as log_softmax_kernel
 from ..kernels import softmax as softmax_kernel
-from .checks import as_array, as_tensor, check_float, check_labels, dimension
+from .checks import as_tensor, check_float, check_labels, dimension
 from .reduce import mean, sum
 
 
@@ -70,18 +70,15 @@ class NLLLoss(Function):
     Saves     target
     """
 
-    target: Any
-
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Any, target: Any) -> Any:
+        self.save(target)
         self.shape = x.shape
-        return -x[array_module(x).arange(len(x)), self.target]
+        return -x[array_module(x).arange(len(x)), target]
 
     def backward(self, gy: Any) -> Any:
+        (target,) = self.saved
         xp = array_module(gy)
-        return xp.where(xp.arange(self.shape[1]) == self.target[:, None], -gy[:, None], 0)
-
-    def __repr__(self) -> str:
-        return "NLLLoss()"
+        return xp.where(xp.arange(self.shape[1]) == target[:, None], -gy[:, None], 0), None
 
 
 @dataclass(eq=False)
@@ -92,20 +89,16 @@ class CrossEntropy(Function):
     Forward   y = (max - z[target]) + log1p(sum of exp(z - max) over all but the maximum)
     Backward  gz = gy * (p - onehot(target)), p = softmax(z). The target's entry, p - 1, is minus the sum of the others'
               p, computed so: p - 1 is 0 once p rounds to 1
-    Saves     z. p is made anew in backward: N*C is small beside the activations
+    Saves     z, target. p is made anew in backward: N*C is small beside the activations
     """
 
-    target: Any
-
-    def forward(self, z: Any) -> Any:
-        self.save(z)
-        return cross_entropy_kernel(z, self.target)
+    def forward(self, z: Any, target: Any) -> Any:
+        self.save(z, target)
+        return cross_entropy_kernel(z, target)
 
     def backward(self, gy: Any) -> Any:
-        return cross_entropy_grad(gy, self.saved[0], self.target)
-
-    def __repr__(self) -> str:
-        return "CrossEntropy()"
+        z, target = self.saved
+        return cross_entropy_grad(gy, z, target), None
 
 
 def _reduce(op: str, losses: Any, reduction: str) -> Any:
@@ -117,11 +110,11 @@ def _reduce(op: str, losses: Any, reduction: str) -> Any:
 
 
 def _check(op: str, input: Any, target: Any) -> tuple[Any, Any]:
-    input, target = as_tensor(input), as_array(target)
+    input, target = as_tensor(input), as_tensor(target)
     check_float(op, input=input)
     if input.ndim != 2:
         raise ShapeError(f"{op}: input must be (N, C), one row of class scores an example, but has shape {input.shape}")
-    check_labels(op, target, *input.shape)
+    check_labels(op, target.data, *input.shape)
     return input, target
 
 
@@ -145,7 +138,7 @@ def nll_loss(input: Any, target: Any, reduction: str = "mean") -> Any:
     Raises RangeError for a target outside [0, C), ShapeError, DTypeError.
     """
     input, target = _check("nll_loss", input, target)
-    return _reduce("nll_loss", NLLLoss(target)(input), reduction)
+    return _reduce("nll_loss", NLLLoss()(input, target), reduction)
 
 
 def cross_entropy(input: Any, target: Any, reduction: str = "mean") -> Any:
@@ -154,4 +147,4 @@ def cross_entropy(input: Any, target: Any, reduction: str = "mean") -> Any:
     The mean of nothing is NaN. Raises RangeError for a target outside [0, C), ShapeError, DTypeError.
     """
     input, target = _check("cross_entropy", input, target)
-    return _reduce("cross_entropy", CrossEntropy(target)(input), reduction)
+    return _reduce("cross_entropy", CrossEntropy()(input, target), reduction)

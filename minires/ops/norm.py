@@ -139,7 +139,7 @@ def batch_norm(
             raise ShapeError(
                 "batch_norm: evaluation needs running_mean and running_var; pass training=True for the batch's"
             )
-        y = BatchNormEval(eps)(input, gamma, beta, running_mean.data, running_var.data)
+        y = BatchNormEval(eps)(input, gamma, beta, running_mean, running_var)
         y = y if z is None else add_op(y, z)
         return relu_op(y) if relu else y
     if relu:
