@@ -15,7 +15,7 @@ from ..portable.conv import ConvGeometry, col2im, conv2d, conv2d_grad_input, con
 # the matrix product enough rows.
 COLUMN_BYTES = 8 << 20
 
-ON_CPU = Accepts("cpu")
+ON_CPU = Accepts("cpu", contiguous=False)
 
 
 def blocks(images: int, bytes_per_image: int) -> Iterator[slice]:
