@@ -125,12 +125,9 @@ def not_inverted(self: Any, gy: Any) -> Any:
     return gy.transpose(self.order).reshape(self.inputs[0].shape)
 
 
-def onehot(target: Any, classes: int) -> Any:
-    return np.arange(classes) == target[:, None]
-
-
 def without_onehot(self: Any, gy: Any, gz: Any) -> Any:
-    return gz + gy[:, None] * onehot(self.target, gz.shape[1])
+    target = self.saved[1]
+    return gz + gy[:, None] * (np.arange(gz.shape[1]) == target[:, None])
 
 
 zero = replaced(2, lambda self, gy, g: np.zeros_like(g))
@@ -207,11 +204,12 @@ MUTANTS = [
     Mutant("no-sum", LogSoftmax, "loss-log_softmax--1", instead(lambda self, gy: gy - np.exp(self.saved[0]))),
     Mutant("wrong-axis", LogSoftmax, "loss-log_softmax--1", instead(
         lambda self, gy: gy - np.exp(self.saved[0]) * gy.sum(1, keepdims=True))),
-    Mutant("sign", NLLLoss, "loss-nll-mean", changed(lambda self, gy, g: -g)),
-    Mutant("wrong-class", NLLLoss, "loss-nll-sum", changed(lambda self, gy, g: np.roll(g, 1, axis=1))),
-    Mutant("no-onehot", CrossEntropy, "loss-cross_entropy-mean", changed(without_onehot)),
-    Mutant("row-lost", CrossEntropy, "loss-cross_entropy-none", changed(lambda self, gy, g: g / gy[:, None] * gy[0])),
-    Mutant("mean-twice", CrossEntropy, "loss-cross_entropy-mean", changed(lambda self, gy, g: g / len(g))),
+    Mutant("sign", NLLLoss, "loss-nll-mean", replaced(0, lambda self, gy, g: -g)),
+    Mutant("wrong-class", NLLLoss, "loss-nll-sum", replaced(0, lambda self, gy, g: np.roll(g, 1, axis=1))),
+    Mutant("no-onehot", CrossEntropy, "loss-cross_entropy-mean", replaced(0, without_onehot)),
+    Mutant("row-lost", CrossEntropy, "loss-cross_entropy-none", replaced(
+        0, lambda self, gy, g: g / gy[:, None] * gy[0])),
+    Mutant("mean-twice", CrossEntropy, "loss-cross_entropy-mean", replaced(0, lambda self, gy, g: g / len(g))),
 ]  # fmt: skip
 
 SIMPLEST = {  # for each Function, a case that shows any factor on its gradients

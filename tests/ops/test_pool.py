@@ -1,0 +1,104 @@
+"""Pooling: ties, NaN, padding, bad input."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minires import Tensor, ops
+from minires.errors import ArgumentError, DTypeError, MiniresError, ShapeError
+from tests.oracle import nchw, nhwc, torch
+
+NAN, INF = float("nan"), float("inf")
+
+
+def max_pool_gradient(x: np.ndarray, *window: Any) -> tuple[np.ndarray, np.ndarray]:
+    tensor = Tensor(x, requires_grad=True)
+    y = ops.max_pool2d(tensor, *window)
+    y.backward(np.ones(y.shape))
+    return y.data, tensor.grad.data
+
+
+# Values in which a maximum is not plain: equals, NaN, minus infinity, and every value below the padding's zero.
+IMAGES = {
+    "ties": np.tile([1.0, 2.0, 2.0, 1.0, 2.0, 2.0], 6),
+    "constant": np.ones(36),
+    "nan": np.where(np.arange(36) % 7 == 3, NAN, np.arange(36.0)),
+    "lowest": np.full(36, -INF),
+    "infinite": np.where(np.arange(36) % 5 == 2, INF, -np.arange(36.0)),
+    "negative": -1 - np.arange(36.0),
+}
+
+
+@pytest.mark.parametrize("window", [(2,), (3, 2, 1), (3, 1, 1)], ids=str)
+@pytest.mark.parametrize("image", IMAGES.values(), ids=IMAGES)
+def test_max_pool_picks_pytorchs_winners(image: np.ndarray, window: tuple[int, ...]) -> None:
+    x = image.reshape(1, 6, 6, 1)
+    y, gx = max_pool_gradient(x, *window)
+    t = nchw(x).requires_grad_()
+    want = torch.nn.functional.max_pool2d(t, *window)
+    want.backward(torch.ones_like(want))
+    np.testing.assert_array_equal(y, nhwc(want))
+    np.testing.assert_array_equal(gx, nhwc(t.grad))
+
+
+def test_the_first_of_equals_takes_all() -> None:
+    y, gx = max_pool_gradient(np.ones((1, 2, 2, 1)), 2)
+    assert (y.item(), gx.ravel().tolist()) == (1, [1, 0, 0, 0])
+
+
+def test_a_window_of_more_places_than_a_byte_counts(rng: np.random.Generator) -> None:
+    x = rng.standard_normal((1, 17, 17, 2))
+    x[0, 16, 16] = 10
+    y, gx = max_pool_gradient(x, 17)
+    assert y.ravel().tolist() == [10, 10]
+    assert (gx[0, 16, 16].tolist(), gx.sum()) == ([1, 1], 2)
+
+
+def test_max_pool_of_integers() -> None:
+    x = Tensor(np.array([[[[3]], [[200]]]], dtype=np.uint8))
+    y = ops.max_pool2d(x, (2, 1))
+    assert (y.item(), y.dtype) == (200, np.uint8)
+
+
+def test_padding_counts_in_an_average_unless_told() -> None:
+    x = np.ones((1, 2, 2, 1))
+    assert ops.avg_pool2d(x, 2, 2, 1).data.ravel().tolist() == [0.25] * 4
+    assert ops.avg_pool2d(x, 2, 2, 1, count_include_pad=False).data.ravel().tolist() == [1] * 4
+
+
+X = Tensor(np.ones((2, 6, 5, 3), dtype=np.float32))
+INTEGERS = Tensor(np.ones((2, 6, 5, 3), dtype=np.int64))
+BOTH: dict[str, tuple[Any, type[MiniresError], str]] = {
+    "matrix": (lambda op: op(X[0, 0], 2), ShapeError, r"pool2d: input must be \(N, H, W, C\), but has shape \(5, 3\)$"),
+    "one-image": (lambda op: op(X[0], 2), ShapeError, r"pool2d: .*a single image is x\.reshape\(1, \*x\.shape\)"),
+    "window": (lambda op: op(X, 7), ShapeError, r"pool2d: a window of 7x7 does not fit into the padded input of 6x5"),
+    "padding": (lambda op: op(X, 2, 2, 2), ArgumentError, r"pool2d: padding \(2, 2\) is more than half of the window"),
+    "kernel": (lambda op: op(X, 0), ArgumentError, r"pool2d: kernel_size must be .* at least 1, not 0"),
+    "stride": (lambda op: op(X, 2, 0), ArgumentError, r"pool2d: stride must be .* at least 1, not 0"),
+}
+REFUSED: dict[str, tuple[Any, type[MiniresError], str]] = {
+    "avg-integers": (lambda: ops.avg_pool2d(INTEGERS, 2), DTypeError, r"avg_pool2d: input must be .*int64"),
+    "global-integers": (lambda: ops.adaptive_avg_pool2d(INTEGERS, 1), DTypeError, r"adaptive_avg_pool2d: input must"),
+    "global-shape": (lambda: ops.adaptive_avg_pool2d(X[0], 1), ShapeError, r"adaptive_avg_pool2d: input must be"),
+    "global-size": (
+        lambda: ops.adaptive_avg_pool2d(X, 2),
+        ArgumentError,
+        r"output_size must be 1, not 2; use avg_pool2d",
+    ),
+}
+
+
+@pytest.mark.parametrize("op", [ops.max_pool2d, ops.avg_pool2d])
+@pytest.mark.parametrize(("call", "error", "message"), BOTH.values(), ids=BOTH)
+def test_bad_windows_are_refused(op: Any, call: Any, error: type[MiniresError], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call(op)
+
+
+@pytest.mark.parametrize(("call", "error", "message"), REFUSED.values(), ids=REFUSED)
+def test_bad_input_is_refused(call: Any, error: type[MiniresError], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call()
