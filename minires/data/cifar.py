@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 from pathlib import Path
 from typing import Any
@@ -48,39 +49,55 @@ def find(root: str | Path) -> Path:
     return folder
 
 
+class _Described:
+    """An array or element type as the file describes it: NumPy makes nothing of it until it is known to be harmless."""
+
+    def __init__(self, *given: Any) -> None:
+        self.given, self.state = given, ()
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
 class _BatchUnpickler(pickle._Unpickler):
-    """Admits what a CIFAR-10 batch holds, and nothing that could run code.
+    """Admits what a CIFAR-10 batch holds, and nothing that could run code or ask for more memory than the file has.
 
     The Python unpickler, not the C one, which allocates whatever table size five bytes of a damaged file ask for.
     """
 
+    dispatch = {code: load for code, load in pickle._Unpickler.dispatch.items() if code != pickle.BYTEARRAY8[0]}  # noqa: RUF012
     ADMITTED = {  # noqa: RUF012
-        ("numpy.core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,  # type: ignore[attr-defined]
-        ("numpy._core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,  # type: ignore[attr-defined]
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
+        ("numpy.core.multiarray", "_reconstruct"),
+        ("numpy._core.multiarray", "_reconstruct"),
+        ("numpy", "ndarray"),
+        ("numpy", "dtype"),
     }
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self.ADMITTED:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no CIFAR-10 file needs")
-        return self.ADMITTED[module, name]
+        return _Described
 
 
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Images (N, 32, 32, 3) and labels (N,) of one batch file."""
     if path.stat().st_size > LARGEST_FILE:
         raise DataError(f"{path} is no CIFAR-10 batch: it has {path.stat().st_size:,} bytes")
-    try:
-        with path.open("rb") as file:
-            batch = _BatchUnpickler(file, encoding="latin1").load()  # strings of Python 2
-        data, labels = batch["data"], np.asarray(batch["labels"])
+    try:  # from memory: a file asked for more bytes than it has would first allocate them
+        batch = _BatchUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()  # strings of Python 2
+        _, shape, dtype, by_columns, raw = batch["data"].state
+        pixels = np.frombuffer(raw.encode("latin1") if isinstance(raw, str) else raw, np.uint8)
+        data, labels = pixels.reshape(shape, order="F" if by_columns else "C"), batch["labels"]
+        dtype_name = dtype.given[0]
     except Exception as error:  # a damaged pickle can raise anything
         raise DataError(f"{path} is damaged or no CIFAR-10 batch: {type(error).__name__}: {error}") from error
-    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (3072,):
+    if dtype_name != "u1" or data.shape[1:] != (3072,):
         raise DataError(f"{path} is damaged: its data are not uint8 rows of 3072 values")
-    if labels.shape != data.shape[:1] or labels.dtype.kind not in "iu" or not len(labels):
-        raise DataError(f"{path} is damaged: it has {len(data)} images, but labels of shape {labels.shape}")
-    if labels.min() < 0 or labels.max() > 9:
-        raise DataError(f"{path} is damaged: it has labels from {labels.min()} to {labels.max()}, not 0 to 9")
-    return np.ascontiguousarray(data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)), labels
+    if not isinstance(labels, list) or not labels or any(type(label) is not int for label in labels):
+        raise DataError(f"{path} is damaged: its labels are no list of numbers")
+    if len(labels) != len(data):
+        raise DataError(f"{path} is damaged: it has {len(data)} images, but {len(labels)} labels")
+    if min(labels) < 0 or max(labels) > 9:
+        raise DataError(f"{path} is damaged: it has labels from {min(labels)} to {max(labels)}, not 0 to 9")
+    images = np.ascontiguousarray(data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+    return images, np.array(labels)
