@@ -55,7 +55,7 @@ def test_two_values_a_channel(rng: np.random.Generator) -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 3), (1, 3)])
 def test_one_value_a_channel_cannot_train(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ShapeError, match=r"batch_norm: Expected more than 1 value per channel when training.*larger batch"):
+    with pytest.raises(ShapeError, match=r"Expected more than 1 value per channel when training.*larger batch"):
         train(np.ones(shape))
 
 

@@ -1,0 +1,89 @@
+"""im2col and its adjoint, and convolution in blocks, at drawn geometries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from minires import kernels
+from minires.kernels import ConvGeometry, col2im, im2col
+from minires.kernels.cpu import conv as cpu
+from tests import reference
+from tests.helpers import TOLERANCES, assert_f64
+
+small = st.integers(1, 3)
+pairs = st.tuples(small, small)
+
+
+@st.composite
+def convolutions(draw: Any) -> tuple[tuple[int, ...], tuple[int, ...], ConvGeometry]:
+    """Shapes of x and w, and a geometry whose four paddings may differ."""
+    n, c, o, (kh, kw) = draw(st.integers(1, 6)), draw(small), draw(small), draw(pairs)
+    h, w = draw(st.integers(1, 7)), draw(st.integers(1, 7))
+    geometry = ConvGeometry(draw(pairs), draw(st.tuples(*[st.integers(0, 2)] * 4)))
+    assume(min(geometry.output_size((h, w), (kh, kw))) >= 1)
+    return (n, h, w, c), (kh, kw, c, o), geometry
+
+
+@given(convolutions())
+def test_col2im_is_the_adjoint_of_im2col(drawn: Any) -> None:
+    x_shape, w_shape, geometry = drawn
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(x_shape)
+    cols = im2col(x, w_shape[:2], geometry)
+    c = rng.standard_normal(cols.shape)
+    left, right = np.vdot(cols, c), np.vdot(x, col2im(c, x_shape, w_shape[:2], geometry))
+    assert left == pytest.approx(right, rel=1e-12, abs=1e-12)
+
+
+@given(convolutions())
+def test_im2col_and_col2im_are_the_loops(drawn: Any) -> None:
+    x_shape, w_shape, geometry = drawn
+    top, _, left, _ = geometry.padding
+    geometry = ConvGeometry(geometry.stride, (top, top, left, left))
+    assume(min(geometry.output_size(x_shape[1:3], w_shape[:2])) >= 1)
+    x = np.random.default_rng(0).standard_normal(x_shape)
+    window = w_shape[:2], geometry.stride, (top, left)
+    cols = im2col(x, w_shape[:2], geometry)
+    np.testing.assert_array_equal(cols, reference.im2col(x, *window))
+    np.testing.assert_allclose(
+        col2im(cols, x_shape, w_shape[:2], geometry), reference.col2im(cols, x_shape, *window), rtol=1e-14
+    )
+
+
+def test_overlapping_windows_are_added() -> None:
+    x = np.ones((1, 4, 4, 1))
+    cols = im2col(x, (3, 3), ConvGeometry())
+    counts = col2im(cols, x.shape, (3, 3), ConvGeometry())[0, :, :, 0]
+    np.testing.assert_array_equal(counts, np.outer([1, 2, 2, 1], [1, 2, 2, 1]))
+
+
+@pytest.mark.parametrize("column_bytes", [1, 400, 8 << 20])
+@given(drawn=convolutions())
+def test_blocks_give_what_the_whole_batch_gives(column_bytes: int, drawn: Any) -> None:
+    x_shape, w_shape, geometry = drawn
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal(x_shape), rng.standard_normal(w_shape)
+    gy = rng.standard_normal((x_shape[0], *geometry.output_size(x_shape[1:3], w_shape[:2]), w_shape[3]))
+    calls: dict[str, Any] = {
+        "conv2d": lambda: kernels.conv2d(x, w, geometry),
+        "conv2d_grad_input": lambda: kernels.conv2d_grad_input(gy, w, x_shape, geometry),
+        "conv2d_grad_weight": lambda: kernels.conv2d_grad_weight(gy, x, w_shape, geometry),
+    }
+    for name, call in calls.items():
+        with kernels.use("portable"):
+            want = call()
+        with pytest.MonkeyPatch.context() as patch, kernels.use(**{name: "blocked"}):
+            patch.setattr(cpu, "COLUMN_BYTES", column_bytes)
+            assert_f64(call(), want, TOLERANCES["gemm"])
+
+
+def test_blocks_cover_the_batch_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "COLUMN_BYTES", 100)
+    assert [(b.start, b.stop) for b in cpu.blocks(7, 40)] == [(0, 2), (2, 4), (4, 6), (6, 8)]
+    assert len(list(cpu.blocks(3, 1000))) == 3  # never less than an image
+    assert list(cpu.blocks(0, 40)) == []
