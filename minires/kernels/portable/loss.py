@@ -17,7 +17,8 @@ def _shifted(z: Array, axis: int) -> tuple[Array, Array, Array]:
     places = xp.arange(z.shape[axis]).reshape([-1 if a == axis % z.ndim else 1 for a in range(z.ndim)])
     is_top = places == top
     shifted = z - z.max(axis=axis, keepdims=True)
-    others = sum_axes(xp.where(is_top, 0, xp.exp(shifted)), (axis % z.ndim,), keepdims=True)
+    # the maximum's own shifted value is 0, or NaN where the maximum is infinite: all of its row is NaN then
+    others = sum_axes(xp.where(is_top, shifted, xp.exp(shifted)), (axis % z.ndim,), keepdims=True)
     return shifted, is_top, others
 
 
