@@ -24,6 +24,10 @@ class RandomCrop:
     padding: int
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.padding < 0:
+            raise ArgumentError(f"RandomCrop: padding {self.padding} must be at least 0")
+
     def __call__(self, images: np.ndarray, index: np.ndarray, epoch: int) -> np.ndarray:
         p = self.padding
         n, h, w, _ = images.shape
@@ -56,6 +60,8 @@ class Normalize:
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.std) or min(self.std, default=0.0) <= 0:
             raise ArgumentError(f"Normalize: mean {self.mean} and std {self.std} must be as many, and std above 0")
+        if self.scale <= 0:
+            raise ArgumentError(f"Normalize: scale {self.scale} must be above 0")
 
     def __call__(self, images: np.ndarray, index: np.ndarray, epoch: int) -> np.ndarray:
         if images.shape[-1] != len(self.mean):

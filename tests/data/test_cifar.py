@@ -1,4 +1,4 @@
-"""CIFAR-10 from its files: read right, and whatever is wrong with them is one DataError, quickly and in little memory."""
+"""CIFAR-10 from its files: read right, and what is wrong with them is a DataError, soon and in little memory."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_reads_images_and_labels(tmp_path, rng, inside):
 
 
 def test_class_names():
-    assert CLASSES == "airplane automobile bird cat deer dog frog horse ship truck".split()
+    assert " ".join(CLASSES) == "airplane automobile bird cat deer dog frog horse ship truck"
 
 
 def test_one_image_is_red_green_blue(root):
@@ -97,6 +97,14 @@ def test_every_truncation_is_refused(root):
             CIFAR10(root, train=False)
 
 
+def attempt(root: Path) -> tuple[CIFAR10 | None, str]:
+    """The test set, or None and why it was refused."""
+    try:
+        return CIFAR10(root, train=False), ""
+    except DataError as error:
+        return None, str(error)
+
+
 def test_flipped_bits_give_an_error_or_an_array(root, rng):
     path = root / cifar_files.FOLDER / "test_batch"
     content = path.read_bytes()
@@ -109,10 +117,9 @@ def test_flipped_bits_give_an_error_or_an_array(root, rng):
         damaged = bytearray(content)
         damaged[place] ^= 1 << bit
         path.write_bytes(damaged)
-        try:
-            data_set = CIFAR10(root, train=False)
-        except DataError as error:
-            assert "test_batch" in str(error)
+        data_set, message = attempt(root)
+        if data_set is None:
+            assert "test_batch" in message
             assert place not in pixels
             refused += 1
         else:

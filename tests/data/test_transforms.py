@@ -1,0 +1,172 @@
+"""Transforms of whole batches, against one image at a time and against torchvision."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from minires.data import Compose, ImageDataset, Normalize, RandomCrop, RandomHorizontalFlip, draws
+from minires.errors import ArgumentError, DataError, ShapeError
+
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+INDEX = np.array([3, 1, 4, 159, 26, 5, 35, 89, 79, 32])
+
+
+@pytest.fixture
+def images(rng) -> np.ndarray:
+    """Ten images that are not square: (10, 7, 5, 3)."""
+    return rng.integers(0, 256, (10, 7, 5, 3), np.uint8)
+
+
+@pytest.mark.parametrize("padding", [0, 1, 4, 9])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_crop_cuts_the_drawn_window(images, padding, dtype):
+    images = images.astype(dtype)
+    y = RandomCrop(padding, seed=2)(images, INDEX, 6)
+    assert y.dtype == dtype
+    assert y.flags.c_contiguous
+    drawn = draws.words(2, 6, INDEX, draws.CROP)
+    for image, got, word in zip(images, y, drawn, strict=True):
+        top, left = (int(w) * (2 * padding + 1) >> 32 for w in word[:2])
+        surrounded = np.zeros((7 + 2 * padding, 5 + 2 * padding, 3), dtype)
+        surrounded[padding : padding + 7, padding : padding + 5] = image
+        np.testing.assert_array_equal(got, surrounded[top : top + 7, left : left + 5])
+
+
+def test_crop_comes_to_every_offset():
+    """A single bright pixel tells where its window lay: 9 x 9 places, about 100 times each."""
+    count, p = 8100, 4
+    images = np.zeros((count, 16, 16, 1), np.uint8)
+    images[:, 8, 8] = 1
+    _, row, column, _ = np.nonzero(RandomCrop(p)(images, np.arange(count), 0))
+    places = np.bincount((8 - row + p) * 9 + 8 - column + p, minlength=81)
+    assert places.shape == (81,)
+    assert ((places - 100) ** 2 / 100).sum() < 80 + 4 * np.sqrt(160)
+
+
+def test_flip_mirrors_half_of_the_images(images):
+    index = np.arange(2000)
+    many = np.tile(images, (200, 1, 1, 1))
+    y = RandomHorizontalFlip(seed=1)(many, index, 3)
+    flipped = draws.words(1, 3, index, draws.FLIP)[:, 0] >= 2**31
+    for image, got, mirror in zip(many, y, flipped, strict=True):
+        np.testing.assert_array_equal(got, np.fliplr(image) if mirror else image)
+    assert 900 < flipped.sum() < 1100  # 4.5 deviations
+
+
+def test_normalize_against_torchvision(rng):
+    from tests.oracle import nhwc, torch, torchvision
+
+    images = rng.integers(0, 256, (10, 7, 5, 3), np.uint8)
+    images[:2] = np.array([0, 255]).reshape(2, 1, 1, 1)
+    transforms = torchvision().transforms
+    theirs = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
+    expected = nhwc(torch.stack([theirs(image) for image in images]))
+    y = Normalize(MEAN, STD)(images, INDEX, 0)
+    assert y.dtype == np.float32
+    np.testing.assert_allclose(y, expected, rtol=0, atol=1e-6)  # values to 2.1: four roundings
+
+
+def test_normalize_with_another_scale(rng):
+    images = rng.integers(0, 17, (4, 8, 8, 1), np.uint8)
+    expected = (images / 16 - 0.3) / 0.4
+    np.testing.assert_allclose(Normalize([0.3], [0.4], 16)(images, INDEX[:4], 0), expected, rtol=0, atol=1e-6)
+
+
+ALL = {
+    "crop": RandomCrop(2, seed=1),
+    "flip": RandomHorizontalFlip(seed=1),
+    "normalize": Normalize(MEAN, STD),
+    "compose": Compose([RandomCrop(2), RandomHorizontalFlip(), Normalize(MEAN, STD)]),
+}
+
+
+@pytest.mark.parametrize("transform", ALL.values(), ids=ALL)
+def test_whole_batch_is_one_by_one(images, transform):
+    together = transform(images, INDEX, 4)
+    alone = np.concatenate([transform(images[i : i + 1], INDEX[i : i + 1], 4) for i in range(len(images))])
+    np.testing.assert_array_equal(together, alone)
+    np.testing.assert_array_equal(transform(images[::-1], INDEX[::-1], 4), together[::-1])
+
+
+@pytest.mark.parametrize("transform", ALL.values(), ids=ALL)
+def test_input_is_not_changed(images, transform):
+    before = images.copy()
+    images.flags.writeable = False
+    y = transform(images, INDEX, 0)
+    np.testing.assert_array_equal(images, before)
+    assert y.shape == images.shape
+
+
+@pytest.mark.parametrize("transform", ALL.values(), ids=ALL)
+def test_an_empty_batch_stays_one(images, transform):
+    assert transform(images[:0], INDEX[:0], 0).shape == (0, 7, 5, 3)
+
+
+@pytest.mark.parametrize("transform", [ALL["crop"], ALL["flip"]], ids=["crop", "flip"])
+def test_epochs_and_seeds_differ(images, transform):
+    first = transform(images, INDEX, 0)
+    assert (transform(images, INDEX, 1) != first).any()
+    assert (dataclasses.replace(transform, seed=9)(images, INDEX, 0) != first).any()
+    np.testing.assert_array_equal(transform(images, INDEX, 0), first)
+
+
+def test_compose_applies_in_order(images):
+    steps = [RandomCrop(2), RandomHorizontalFlip(), Normalize(MEAN, STD)]
+    expected = images
+    for step in steps:
+        expected = step(expected, INDEX, 2)
+    y = Compose(steps)(images, INDEX, 2)
+    assert y.dtype == np.float32
+    np.testing.assert_array_equal(y, expected)
+
+
+def test_bad_arguments(images):
+    with pytest.raises(ArgumentError, match="std above 0"):
+        Normalize([0.5, 0.5], [0.5])
+    with pytest.raises(ArgumentError, match="std above 0"):
+        Normalize([0.5], [0.0])
+    with pytest.raises(ShapeError, match=r"1 means.*3 channels"):
+        Normalize([0.5], [0.5])(images, INDEX, 0)
+    with pytest.raises(DataError, match="9 images of 10"):
+        Compose([lambda images, index, epoch: images[1:]])(images, INDEX, 0)
+    with pytest.raises(ArgumentError, match="scale 0"):
+        Normalize([0.5], [0.5], 0)
+    with pytest.raises(ArgumentError, match="padding -1"):
+        RandomCrop(-1)
+
+
+def test_data_set_transforms_its_batches(images):
+    labels = np.arange(10)
+    data_set = ImageDataset(images, labels, "abcdefghij", RandomCrop(2))
+    index = np.array([7, 2])
+    x, y = data_set.batch(index, epoch=3)
+    np.testing.assert_array_equal(x, RandomCrop(2)(images[index], index, 3))
+    assert y.tolist() == [7, 2]
+    image, label = data_set[-1]
+    np.testing.assert_array_equal(image, RandomCrop(2)(images[9:], np.array([9]), 0)[0])
+    assert (type(label), label) == (int, 9)
+
+
+def test_data_set_takes_the_first(images):
+    data_set = ImageDataset(images, np.arange(10), "abcdefghij", RandomCrop(2))
+    assert len(data_set.take(None)) == 10
+    some = data_set.take(4)
+    assert (len(some), some.transform, some.classes) == (4, data_set.transform, data_set.classes)
+    np.testing.assert_array_equal(some.images, images[:4])
+
+
+def test_data_set_refuses_what_does_not_fit(images):
+    with pytest.raises(DataError, match="9 labels"):
+        ImageDataset(images, np.arange(9), "abcdefghij")
+    with pytest.raises(DataError, match=r"\(N, H, W, C\)"):
+        ImageDataset(images[..., 0], np.arange(10), "abcdefghij")
+    for wrong in (-1, 10):
+        with pytest.raises(DataError, match="there are 10 classes"):
+            ImageDataset(images, np.array([wrong] + 9 * [0]), "abcdefghij")
+    data_set = ImageDataset(images, np.arange(10), "abcdefghij")
+    for index in (10, -11):
+        with pytest.raises(IndexError, match=f"example {index} of 10"):
+            data_set[index]
