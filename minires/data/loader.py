@@ -90,7 +90,8 @@ def collate(items: Sequence[Any]) -> tuple[np.ndarray, ...]:
     An image that is a torch tensor of three axes is (C, H, W), as torchvision makes it, and becomes (H, W, C).
     """
     rows = [item if isinstance(item, (tuple, list)) else (item,) for item in items]
-    return tuple(np.stack([_as_array(value) for value in column]) for column in zip(*rows, strict=True))
+    columns = [np.stack([_as_array(value) for value in column]) for column in zip(*rows, strict=True)]
+    return tuple(np.ascontiguousarray(column) for column in columns)  # np.stack keeps the order of axes in memory
 
 
 def _as_array(value: Any) -> np.ndarray:

@@ -98,6 +98,7 @@ def test_input_is_not_changed(images, transform):
     y = transform(images, INDEX, 0)
     np.testing.assert_array_equal(images, before)
     assert y.shape == images.shape
+    assert y.flags.c_contiguous
 
 
 @pytest.mark.parametrize("transform", ALL.values(), ids=ALL)
