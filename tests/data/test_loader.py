@@ -205,6 +205,8 @@ def test_torchvision_data_sets(kind, workers):
     if kind == "Compose":
         torch.manual_seed(0)  # torchvision draws from one stream: both loaders must read what was drawn once
         fake = [(crop(image), label) for image, label in fake]
+    elif workers:
+        fake = list(fake)  # FakeData seeds that stream for each image, which two threads would do to each other
     theirs = [(nhwc(t.ToTensor()(i)[None])[0] * 255 if kind == "PIL" else i, label) for i, label in fake]
     expected = list(torch.utils.data.DataLoader(theirs, 4))
     batches = list(DataLoader(fake, 4, num_workers=workers))
