@@ -26,7 +26,8 @@ def check(text: str, name: str) -> int:
     with np.printoptions(), mock.patch.dict(registry):  # what a page sets or registers ends with it
         for block in blocks:
             line = text[: block.start()].count("\n") + 1
-            code = compile("\n" * line + block["code"], name, "exec")  # errors name the page's own lines
+            source = "\n" * line + block["code"]  # errors name the page's own lines
+            code = compile(source, name, "exec", dont_inherit=True)
             with contextlib.redirect_stdout(io.StringIO()) as printed:
                 exec(code, namespace)
             assert printed.getvalue() == (block["shown"] or ""), f"{name}:{line}"
