@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import itertools
 import json
 import sys
 import time
@@ -42,15 +44,18 @@ def accuracy(logits: Tensor, labels: Tensor) -> float:
 def evaluate(model: Module, batches: Iterable[tuple[Tensor, Tensor]], device: str = "cpu") -> tuple[float, float]:
     """Mean cross-entropy and accuracy in percent over all examples, in evaluation mode and without graph."""
     loss, right = Average(), Average()
-    was_training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
-    with no_grad():
-        for images, labels in batches:
-            images, labels = images.to(device), labels.to(device)
-            logits = model(images)
-            loss.add(cross_entropy(logits, labels).item(), len(images))
-            right.add(accuracy(logits, labels), len(images))
-    model.train(was_training)
+    try:
+        with no_grad():
+            for images, labels in batches:
+                images, labels = images.to(device), labels.to(device)
+                logits = model(images)
+                loss.add(cross_entropy(logits, labels).item(), len(images))
+                right.add(accuracy(logits, labels), len(images))
+    finally:  # each module's own mode: some may have been frozen
+        for module, mode in modes:
+            module.training = mode
     return loss.mean, right.mean
 
 
@@ -116,12 +121,21 @@ class RunLog:
 
 
 def new_run_folder(name: str, given: str | None = None) -> Path:
-    """The folder of a new run: `given`, which must not hold a run yet, or runs/<name>-<date>-<time>."""
-    folder = Path(given) if given else Path("runs") / f"{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
-    if (folder / "log.jsonl").exists():
-        raise ArgumentError(f"{folder} holds a run already: choose another --output-dir, or go on with it by --resume")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    """The folder of a new run: `given`, which must not hold a run yet, or a new runs/<name>-<date>-<time>."""
+    if given:
+        folder = Path(given)
+        if (folder / "log.jsonl").exists() or (folder / "last.safetensors").exists():
+            raise ArgumentError(
+                f"{folder} holds a run already: choose another --output-dir, or go on with it by --resume"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+    stem = Path("runs") / f"{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    for number in itertools.count(1):  # a second run of the same second gets a number
+        folder = stem if number == 1 else stem.with_name(f"{stem.name}-{number}")
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            return folder
 
 
 def exit_code(main: Callable[[], None]) -> int:

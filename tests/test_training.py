@@ -1,0 +1,205 @@
+"""The helpers around a training loop: averages, evaluation, progress, logs, run folders, exit codes."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from minires import Tensor, is_grad_enabled, nn, training
+from minires.errors import ArgumentError, DataError
+from minires.nn import functional as F
+
+
+def test_average_weighs_by_count():
+    average = training.Average()
+    assert math.isnan(average.mean)
+    average.add(2.0, 3)
+    average.add(7.0, 1)
+    assert average.mean == (2 * 3 + 7) / 4
+    assert (average.last, average.count) == (7.0, 4)
+
+
+def test_accuracy_is_in_percent():
+    logits = Tensor(np.array([[1, 3, 2], [5, 0, 1], [0, 1, 9], [4, 8, 0]], np.float32))
+    assert training.accuracy(logits, Tensor(np.array([1, 0, 0, 1]))) == 75.0
+    assert training.accuracy(logits, Tensor(np.array([0, 1, 0, 2]))) == 0.0
+
+
+class Net(nn.Module):
+    """A linear layer that notes in which mode it was called."""
+
+    def __init__(self, generator: np.random.Generator) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 3, generator=generator)
+        self.seen: list[tuple[bool, bool]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.append((self.training, is_grad_enabled()))
+        return self.fc(x)
+
+
+@pytest.mark.parametrize("mode", [True, False], ids=["training", "evaluating"])
+def test_evaluate(rng, mode):
+    model = Net(rng)
+    model.train(mode)
+    x, y = rng.standard_normal((10, 4), np.float32), rng.integers(0, 3, 10)
+    batches = [(Tensor(x[i:j]), Tensor(y[i:j])) for i, j in ((0, 4), (4, 9), (9, 10))]
+    loss, accuracy = training.evaluate(model, batches)
+    logits = model.fc(Tensor(x))
+    assert loss == pytest.approx(F.cross_entropy(logits, Tensor(y)).item(), abs=1e-6)
+    assert accuracy == pytest.approx(100 * (logits.data.argmax(1) == y).mean(), abs=1e-9)
+    assert model.seen == [(False, False)] * 3
+    assert model.training is mode
+    assert is_grad_enabled()
+    assert model.fc.weight.grad is None
+
+
+def test_evaluate_restores_the_mode_after_an_error(rng):
+    model = Net(rng)
+    model.fc.eval()  # frozen
+    with pytest.raises(ValueError, match="3"):
+        training.evaluate(model, [(Tensor(np.zeros((2, 3), np.float32)), Tensor(np.zeros(2, np.int64)))])
+    assert (model.training, model.fc.training) == (True, False)
+
+
+def test_log_is_complete_after_every_line(tmp_path):
+    path = tmp_path / "new" / "log.jsonl"
+    log = training.RunLog(path)
+    assert path.read_text() == ""
+    for epoch in (1, 2, 3):
+        log.write(epoch=epoch, loss=1 / epoch)
+        lines = path.read_text().splitlines(keepends=True)
+        assert [json.loads(line) for line in lines] == log.records
+        assert len(lines) == epoch
+        assert lines[-1].endswith("\n")
+
+
+def test_log_goes_on_from_records(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"epoch": 1}\n{"epoch": 2}\n{"epoch": 3, "lo')  # the run died after a checkpoint at epoch 1
+    log = training.RunLog(path, [{"epoch": 1}])
+    assert path.read_text() == '{"epoch": 1}\n'
+    log.write(epoch=2)
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [{"epoch": 1}, {"epoch": 2}]
+    assert log.records == [{"epoch": 1}, {"epoch": 2}]
+
+
+def test_progress_in_a_log(capsys):
+    with training.Progress("Epoch: [1]", total=7, every=3) as progress:
+        for i in range(7):
+            progress.step(f"loss {i}")
+    lines = capsys.readouterr().out.splitlines()
+    expected = [f"Epoch: [1][{n}/7]  loss {n - 1}  eta 0:00:00" for n in (3, 6, 7)]
+    assert lines == expected
+
+
+PROGRESS = """
+import sys
+from minires import training
+if sys.argv[1] == "plain":
+    sys.modules["rich"] = None
+with training.Progress("Epoch: [1]", 6, every=2) as progress:
+    for i in range(6):
+        progress.step(f"loss {i}.5")
+    if sys.argv[1] == "error":
+        raise RuntimeError("stopped")
+print("after")
+"""
+
+
+def on_a_terminal(*command: str) -> tuple[int, str]:
+    """The exit code of a command whose output is a terminal, and what it wrote there."""
+    import pty
+
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "PYTHONPATH": os.getcwd(), "TERM": "xterm", "COLUMNS": "100"}
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    parts = []
+    while True:
+        try:
+            part = os.read(ours, 65536)
+        except OSError:  # the other end is closed
+            break
+        if not part:
+            break
+        parts.append(part)
+    os.close(ours)
+    return process.wait(timeout=30), b"".join(parts).decode()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals of POSIX")
+@pytest.mark.parametrize("mode", ["bar", "plain", "error"])
+def test_progress_on_a_terminal(mode):
+    if mode != "plain":
+        pytest.importorskip("rich", reason="the bar is rich's")
+    code, output = on_a_terminal(sys.executable, "-c", PROGRESS, mode)
+    assert "Epoch: [1]" in output
+    assert code == (1 if mode == "error" else 0), output
+    if mode == "plain":
+        assert re.findall(r"\[(\d)/6\]  loss (\d\.5)  eta", output) == [("2", "1.5"), ("4", "3.5"), ("6", "5.5")]
+        assert "\x1b" not in output
+    else:
+        assert "6/6" in output
+        assert "loss 5.5" in output
+        assert "━" in output
+        assert output.count("\x1b[?25h") == 1  # the cursor is shown again
+    assert ("after" in output) == (mode != "error")
+
+
+def test_given_folder_is_not_overwritten(tmp_path):
+    given = tmp_path / "some" / "run"
+    assert training.new_run_folder("digits", str(given)) == given
+    assert training.new_run_folder("digits", str(given)) == given  # nothing is lost
+    for name in ("log.jsonl", "last.safetensors"):
+        (given / name).write_text("")
+        with pytest.raises(ArgumentError, match=r"some/run holds a run already: .*--output-dir.*--resume"):
+            training.new_run_folder("digits", str(given))
+        (given / name).unlink()
+
+
+def test_runs_of_one_second_get_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    moment = datetime.datetime(2026, 1, 2, 3, 4, 5)
+    clock = types.SimpleNamespace(datetime=types.SimpleNamespace(now=lambda: moment))
+    monkeypatch.setattr(training, "datetime", clock)
+    folders = [training.new_run_folder("digits") for _ in range(3)]
+    assert folders[0].as_posix() == "runs/digits-20260102-030405"
+    assert len(set(folders)) == 3
+    assert all(folder.is_dir() and folder.name.startswith(folders[0].name) for folder in folders)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (None, 0, ""),
+        (DataError("no data in x"), 2, "script.py: error: no data in x\n"),
+        (FileNotFoundError(2, "No such file", "y"), 2, "script.py: error: [Errno 2] No such file: 'y'\n"),
+        (DataError("several\nlines"), 2, "script.py: error: several\nlines\n"),
+        (KeyboardInterrupt(), 130, "script.py: interrupted\n"),
+    ],
+    ids=["none", "ours", "OSError", "lines", "Ctrl-C"],
+)
+def test_exit_code(monkeypatch, capsys, error, code, message):
+    def main() -> None:
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(sys, "argv", ["some/script.py"])
+    assert training.exit_code(main) == code
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", message)
+
+
+def test_exit_code_lets_bugs_through():
+    with pytest.raises(ZeroDivisionError):
+        training.exit_code(lambda: print(1 // 0))
