@@ -157,7 +157,7 @@ class Function:
             outputs[0].version = tensors[0].version
         if _anomaly.get():
             self.where = users_line()
-            self._checkis_finite(outputs, tensors)
+            self._check_finite(outputs, tensors)
         if not track:
             self.saved = ()
         else:
@@ -173,7 +173,7 @@ class Function:
             self.checksums = [checksum(a) for a in self.saved] if _anomaly.get() else None
         return tuple(outputs) if isinstance(result, tuple) else outputs[0]
 
-    def _checkis_finite(self, outputs: list[Any], inputs: list[Any]) -> None:
+    def _check_finite(self, outputs: list[Any], inputs: list[Any]) -> None:
         if all(is_finite(t.data) for t in outputs):
             return
         verb = "made" if all(is_finite(t.data) for t in inputs) else "was given"

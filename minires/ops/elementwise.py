@@ -198,7 +198,7 @@ class Cast(Function):
 
 def is_scalar(value: Any) -> bool:
     """Whether a value is a Python number, which takes the dtype of what it meets."""
-    return isinstance(value, (bool, int, float)) and not isinstance(value, np.generic)
+    return isinstance(value, (bool, int, float))
 
 
 def cast(input: Any, dtype: Any) -> Any:
@@ -213,15 +213,16 @@ def operands(op: str, a: Any, b: Any, to_float: bool = False) -> tuple[Any, Any]
     With `to_float` integers become float32, as everywhere where a result is not an integer. Raises ShapeError where
     shapes do not broadcast, DTypeError for what is no number.
     """
+    a, b = (v.item() if isinstance(v, np.generic) else v for v in (a, b))  # np.sqrt(2) is a number, not float64 data
     a, b = (v if is_scalar(v) else as_tensor(v) for v in (a, b))
-    kinds = [v.dtype for v in (a, b) if is_tensor(v)]
-    floats = [dtype for dtype in kinds if dtype.kind == "f"]
-    if floats:
-        dtype = np.result_type(*floats)
+    tensors = [v for v in (a, b) if is_tensor(v)]
+    floats = [v for v in tensors if v.dtype.kind == "f"]
+    if floats:  # as in PyTorch, one without dimensions does not widen one that has some
+        dtype = np.result_type(*(v.dtype for v in [v for v in floats if v.ndim] or floats))
     elif to_float or any(isinstance(v, float) for v in (a, b)):
         dtype = np.dtype(np.float32)
     else:
-        dtype = np.result_type(*kinds) if kinds else np.dtype(np.float32)
+        dtype = np.result_type(*(v.dtype for v in tensors)) if tensors else np.dtype(np.float32)
     if dtype.kind not in "fiub":
         raise DTypeError(f"{op}: takes numbers, not {dtype}")
     a, b = (cast(v, dtype) if is_tensor(v) else v for v in (a, b))
