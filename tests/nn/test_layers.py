@@ -1,0 +1,225 @@
+"""Layers: their parameters and settings, beside PyTorch's layers with the same weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minires import Tensor, nn
+from minires.errors import ArgumentError, RangeError, ShapeError
+from tests.oracle import nchw, nhwc, torch
+
+IMAGES, ROWS = (2, 7, 6, 3), (4, 5)
+
+# Name: (our layer, PyTorch's, shape of the input)
+PAIRS: dict[str, tuple[Any, Any, tuple[int, ...]]] = {
+    "Conv2d": (
+        lambda: nn.Conv2d(3, 4, (3, 2), stride=(2, 1), padding=(1, 0)),
+        lambda: torch.nn.Conv2d(3, 4, (3, 2), stride=(2, 1), padding=(1, 0)),
+        IMAGES,
+    ),
+    "Conv2d without bias": (
+        lambda: nn.Conv2d(3, 4, 3, bias=False),
+        lambda: torch.nn.Conv2d(3, 4, 3, bias=False),
+        IMAGES,
+    ),
+    "Linear": (lambda: nn.Linear(5, 3), lambda: torch.nn.Linear(5, 3), ROWS),
+    "Linear without bias": (lambda: nn.Linear(5, 3, bias=False), lambda: torch.nn.Linear(5, 3, bias=False), ROWS),
+    "BatchNorm2d": (lambda: nn.BatchNorm2d(3, 1e-3, 0.3), lambda: torch.nn.BatchNorm2d(3, 1e-3, 0.3), IMAGES),
+    "ReLU": (nn.ReLU, torch.nn.ReLU, IMAGES),
+    "MaxPool2d": (lambda: nn.MaxPool2d(3, 2, 1), lambda: torch.nn.MaxPool2d(3, 2, 1), IMAGES),
+    "MaxPool2d of its size": (lambda: nn.MaxPool2d((3, 2)), lambda: torch.nn.MaxPool2d((3, 2)), IMAGES),
+    "AvgPool2d": (lambda: nn.AvgPool2d(3, 2, 1), lambda: torch.nn.AvgPool2d(3, 2, 1), IMAGES),
+    "AvgPool2d without padding": (
+        lambda: nn.AvgPool2d(3, 2, 1, count_include_pad=False),
+        lambda: torch.nn.AvgPool2d(3, 2, 1, count_include_pad=False),
+        IMAGES,
+    ),
+    "AdaptiveAvgPool2d": (lambda: nn.AdaptiveAvgPool2d(1), lambda: torch.nn.AdaptiveAvgPool2d(1), IMAGES),
+    "Flatten": (nn.Flatten, torch.nn.Flatten, ROWS),
+    "Softmax": (lambda: nn.Softmax(1), lambda: torch.nn.Softmax(1), ROWS),
+    "LogSoftmax": (lambda: nn.LogSoftmax(-1), lambda: torch.nn.LogSoftmax(-1), ROWS),
+}
+
+
+def both(x: np.ndarray) -> tuple[Tensor, Any]:
+    """x as leaves of minires and PyTorch."""
+    theirs = nchw(x) if x.ndim == 4 else torch.from_numpy(x.copy())
+    return Tensor(x, requires_grad=True), theirs.requires_grad_()
+
+
+def array(value: Any) -> np.ndarray:
+    return nhwc(value) if value.ndim == 4 else value.detach().numpy()
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", PAIRS)
+def test_layers_equal_pytorchs(name: str, training: bool, rng: np.random.Generator) -> None:
+    """Value, every gradient, state."""
+    make, make_theirs, shape = PAIRS[name]
+    ours, theirs = make().to("float64").train(training), make_theirs().double().train(training)
+    ours.load_state_dict(theirs.state_dict(), layout="OIHW")
+    x, their_x = both(rng.standard_normal(shape))
+    y, their_y = ours(x), theirs(their_x)
+    weights = rng.standard_normal(y.shape)
+    y.backward(weights)
+    their_y.backward(nchw(weights) if y.ndim == 4 else torch.from_numpy(weights))
+    np.testing.assert_allclose(y.data, array(their_y), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(x.grad.data, array(their_x.grad), rtol=1e-12, atol=1e-12)
+    gradients = {n: p.grad for n, p in theirs.named_parameters()}
+    for n, p in ours.named_parameters():
+        expected = gradients[n].permute(2, 3, 1, 0) if gradients[n].ndim == 4 else gradients[n]
+        np.testing.assert_allclose(p.grad.data, expected, rtol=1e-12, atol=1e-12)
+    for n, value in ours.state_dict("OIHW").items():
+        np.testing.assert_allclose(value.data, theirs.state_dict()[n], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("name", ["CrossEntropyLoss", "NLLLoss"])
+def test_losses_equal_pytorchs(name: str, reduction: str, rng: np.random.Generator) -> None:
+    x, their_x = both(rng.standard_normal(ROWS))
+    target = rng.integers(0, 5, 4)
+    loss = getattr(nn, name)(reduction=reduction)(x, target)
+    their_loss = getattr(torch.nn, name)(reduction=reduction)(their_x, torch.from_numpy(target))
+    loss.sum().backward()
+    their_loss.sum().backward()
+    np.testing.assert_allclose(loss.data, array(their_loss), rtol=1e-13)
+    np.testing.assert_allclose(x.grad.data, array(their_x.grad), rtol=1e-13, atol=1e-15)
+
+
+@pytest.mark.parametrize("momentum", [0.1, 0.5, 1.0])
+@pytest.mark.parametrize("shape", [(2, 1, 1, 3), (4, 3, 5, 3)])
+def test_running_statistics_equal_pytorchs(shape: tuple[int, ...], momentum: float, rng: np.random.Generator) -> None:
+    """Over six steps; over two values a channel biased and unbiased variance differ by a factor of two."""
+    ours = nn.BatchNorm2d(3, momentum=momentum).to("float64")
+    theirs = torch.nn.BatchNorm2d(3, momentum=momentum).double()
+    for step in range(6):
+        x = 3 + step * rng.standard_normal(shape)
+        ours(x), theirs(nchw(x))
+        for name, value in theirs.state_dict().items():
+            np.testing.assert_allclose(ours.state_dict()[name].data, value, rtol=1e-12, err_msg=name)
+        assert ours.num_batches_tracked.item() == step + 1
+        np.testing.assert_allclose(ours.eval()(x).data, nhwc(theirs.eval()(nchw(x))), rtol=1e-12, atol=1e-12)
+        ours.train(), theirs.train()
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize("add", [True, False])
+def test_fused_batch_norm_equals_its_parts(training: bool, relu: bool, add: bool, rng: np.random.Generator) -> None:
+    fused, parts = nn.BatchNorm2d(3).to("float64").train(training), nn.BatchNorm2d(3).to("float64").train(training)
+    x, z, weights = rng.standard_normal((3, *IMAGES))
+    inputs = [(Tensor(x, requires_grad=True), Tensor(z, requires_grad=True)) for _ in range(2)]
+    y = fused(inputs[0][0], add=inputs[0][1] if add else None, relu=relu)
+    expected = parts(inputs[1][0])
+    expected = expected + inputs[1][1] if add else expected
+    expected = expected.relu() if relu else expected
+    y.backward(weights)
+    expected.backward(weights)
+    results = [(y, expected), *((a.grad, b.grad) for a, b in zip(*inputs, strict=True))]
+    results += [(a.grad, b.grad) for a, b in zip(fused.parameters(), parts.parameters(), strict=True)]
+    results += list(zip(fused.buffers(), parts.buffers(), strict=True))
+    for a, b in results:
+        assert (a is None) == (b is None)
+        if a is not None:
+            np.testing.assert_allclose(a.data, b.data, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 3), (1, 1, 1, 1), (1, 3)])
+def test_one_value_a_channel(shape: tuple[int, ...]) -> None:
+    """Refused with PyTorch's words, and nothing has moved."""
+    bn = nn.BatchNorm2d(shape[-1])
+    with pytest.raises(ShapeError, match="Expected more than 1 value per channel when training"):
+        bn(np.ones(shape, np.float32))
+    assert bn.num_batches_tracked.item() == 0
+    assert (bn.running_mean.data == 0).all()
+    assert bn.eval()(np.ones(shape, np.float32)).shape == shape
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_an_empty_batch(name: str) -> None:
+    """An empty result of the right shape, zero gradients, untouched statistics."""
+    make, _, shape = PAIRS[name]
+    layer = make()
+    before = {n: v.data.copy() for n, v in layer.named_buffers()}
+    x = Tensor(np.zeros((0, *shape[1:]), np.float32), requires_grad=True)
+    y = layer(x)
+    y.sum().backward()
+    full = layer.eval()(np.ones(shape, np.float32))
+    assert (y.shape, y.dtype) == ((0, *full.shape[1:]), np.float32)
+    assert x.grad.shape == x.shape
+    assert all((p.grad.data == 0).all() for p in layer.parameters())
+    assert all(np.array_equal(before[n], v.data) for n, v in layer.named_buffers() if "running" in n)
+
+
+def test_sequential() -> None:
+    """Order, names, indices, slices, growth."""
+    layers = [nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)]
+    net = nn.Sequential(*layers)
+    assert list(net) == layers
+    assert (len(net), net[0], net[-1]) == (3, layers[0], layers[2])
+    assert list(net[1:]) == layers[1:]
+    x = Tensor([[1.0, 2.0]])
+    assert net(x).item() == layers[2](layers[1](layers[0](x))).item()
+    assert list(net.append(nn.Flatten()).state_dict()) == ["0.weight", "0.bias", "2.weight", "2.bias"]
+    named = nn.Sequential({"first": layers[0], "act": layers[1]})
+    assert list(named.state_dict()) == ["first.weight", "first.bias"]
+    with pytest.raises(RangeError, match="index 4 is out of range for 4 modules"):
+        net[4]
+    with pytest.raises(ArgumentError, match="'1' is a function, not a Module"):
+        nn.Sequential(layers[0], lambda x: x)
+
+
+REPRS = {
+    "Conv2d(3, 4, kernel_size=(3, 3), stride=(2, 1), padding=(1, 1), bias=False)": lambda: nn.Conv2d(
+        3, 4, 3, (2, 1), 1, bias=False
+    ),
+    "Linear(in_features=2, out_features=3, bias=True)": lambda: nn.Linear(2, 3),
+    "BatchNorm2d(4, eps=1e-05, momentum=0.1)": lambda: nn.BatchNorm2d(4),
+    "MaxPool2d(kernel_size=2, stride=2, padding=0)": lambda: nn.MaxPool2d(2),
+    "AdaptiveAvgPool2d(output_size=1)": lambda: nn.AdaptiveAvgPool2d(1),
+    "Flatten(start_dim=1, end_dim=-1)": nn.Flatten,
+    "Softmax(dim=1)": lambda: nn.Softmax(1),
+    "CrossEntropyLoss(reduction=sum)": lambda: nn.CrossEntropyLoss("sum"),
+    "ReLU()": nn.ReLU,
+}
+
+
+@pytest.mark.parametrize("text", REPRS)
+def test_repr(text: str) -> None:
+    assert repr(REPRS[text]()) == text
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: nn.Conv2d(0, 4, 3), "Conv2d: in_channels must be an int of at least 1, not 0"),
+        (lambda: nn.Conv2d(3, 1.5, 3), r"Conv2d: out_channels .* not 1\.5"),
+        (lambda: nn.Conv2d(3, 4, 0), "kernel_size must be one int or two, of at least 1, not 0"),
+        (lambda: nn.Conv2d(3, 4, 3, stride=0), "stride must be"),
+        (lambda: nn.Conv2d(3, 4, 3, padding=-1), "padding must be"),
+        (lambda: nn.Linear(3, -1), "Linear: out_features"),
+        (lambda: nn.BatchNorm2d(0), "BatchNorm2d: num_features"),
+    ],
+)
+def test_settings_refused(make: Any, message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "message"),
+    [
+        (nn.Conv2d(3, 4, 3), (2, 3, 8, 8), r"looks like \(N, C, H, W\)"),
+        (nn.Conv2d(3, 4, 3), (8, 8, 3), "a single image"),
+        (nn.Conv2d(3, 4, 3), (2, 2, 8, 3), "window of 3x3 does not fit"),
+        (nn.BatchNorm2d(3), (2, 3, 8, 8), r"looks like \(N, C, H, W\)"),
+        (nn.Linear(4, 2), (2, 3), r"linear: input \(2, 3\) and weight \(2, 4\) do not fit"),
+        (nn.MaxPool2d(3), (2, 2, 8, 3), "window of 3x3 does not fit"),
+    ],
+)
+def test_inputs_refused(layer: nn.Module, shape: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ShapeError, match=message):
+        layer(np.zeros(shape, np.float32))
