@@ -1,0 +1,145 @@
+"""What minires says of the machine, and of a GPU that is not there."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import minires
+from minires import device, environment
+from minires.errors import DataError, DeviceError
+from tests.data import cifar_files
+
+PACKAGE_ROOT = Path(minires.__file__).parent.parent
+
+FAKES = {
+    "none": ("", "CuPy is not installed (pip install 'minires[cuda13]', or 'minires[cuda12]' for CUDA 12)"),
+    "broken": ("raise OSError('libcuda.so: not found\\nmore')", "CuPy does not import: OSError: libcuda.so: not found"),
+    "no device": (
+        "class cuda:\n    is_available = staticmethod(lambda: False)",
+        "CuPy is installed, but no usable CUDA device or driver was found",
+    ),
+    "no compiler": (
+        "class cuda:\n    is_available = staticmethod(lambda: True)\n"
+        "def ones(*_, **__): raise RuntimeError('no NVRTC')",
+        "a CUDA device is there, but unusable: RuntimeError: no NVRTC",
+    ),
+}
+DEVICE = """
+import sys, time
+import minires
+from minires import device, environment
+from minires.errors import DeviceError
+assert "cupy" not in sys.modules, "import minires imported cupy"
+start = time.perf_counter()
+try:
+    device.resolve("cuda")
+except DeviceError as error:
+    print(error)
+assert time.perf_counter() - start < 1
+print(device.resolve("auto"))
+print(environment.devices())
+"""
+HIDE = """
+import importlib.util
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == "cupy" else find(name, *rest)
+"""
+
+
+def run(*command: str, path: Path | str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+    """A command of Python's, with `path` before the package on the search path."""
+    search = os.pathsep.join(str(p) for p in (path, PACKAGE_ROOT) if p)
+    return subprocess.run(
+        [sys.executable, "-W", "error", *command], capture_output=True, text=True, timeout=60,
+        env={**os.environ, "PYTHONPATH": search, **variables},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FAKES)
+def test_why_there_is_no_gpu(tmp_path, kind):
+    source, reason = FAKES[kind]
+    if kind != "none":
+        (tmp_path / "cupy.py").write_text(source)
+    process = run("-c", (HIDE if kind == "none" else "") + DEVICE, path=tmp_path)
+    assert process.stderr == ""
+    assert process.stdout.splitlines() == [f"device 'cuda' cannot be used: {reason}", "cpu", f"cpu only: {reason}"]
+
+
+def test_resolve(monkeypatch):
+    monkeypatch.setattr(device, "gpu_missing", lambda: "a reason")
+    assert device.resolve("cpu") == "cpu"
+    assert device.resolve("auto") == "cpu"
+    start = time.perf_counter()
+    for name in ("cuda", "cuda:0", "cuda:3"):
+        with pytest.raises(DeviceError, match=f"device '{name}' cannot be used: a reason"):
+            device.resolve(name)
+    assert time.perf_counter() - start < 1
+    for name in ("", "gpu", "CPU", "cuda:x", "cuda:-1", "cuda 0", "cpu:0", "mps"):
+        with pytest.raises(DeviceError, match=f"unknown device '{name}'"):
+            device.resolve(name)
+
+
+def described(process: subprocess.CompletedProcess[str]) -> dict[str, str]:
+    assert process.returncode == 0, process.stderr
+    assert process.stderr == ""
+    return {name: rest.strip() for name, _, rest in (line.partition(" ") for line in process.stdout.splitlines())}
+
+
+def test_python_m_minires(tmp_path, rng):
+    cifar_files.write(tmp_path, rng, 5, 1)
+    lines = described(run("-m", "minires", MINIRES_DATA=str(tmp_path)))
+    assert list(lines) == ["minires", "Python", "NumPy", "BLAS", "processor", "devices", "data", "kernels"]
+    assert lines["minires"] == minires.__version__
+    assert lines["Python"].startswith(platform.python_version())
+    assert lines["NumPy"] == np.__version__
+    assert lines["BLAS"].endswith("threads")
+    assert lines["devices"] == environment.devices()
+    assert lines["data"] == f"Digits (comes with minires); CIFAR-10 in {tmp_path / cifar_files.FOLDER}"
+    assert "portable" in lines["kernels"]
+
+
+def test_python_m_minires_without_data(tmp_path):
+    lines = described(run("-m", "minires", MINIRES_DATA=str(tmp_path)))
+    assert f"no CIFAR-10 under {tmp_path}" in lines["data"]
+    assert "MINIRES_DATA" in lines["data"]
+
+
+def test_python_m_minires_with_a_file_missing(tmp_path, rng):
+    cifar_files.write(tmp_path, rng, 5, 1)
+    (tmp_path / cifar_files.FOLDER / "data_batch_4").unlink()
+    assert "data_batch_4 missing" in described(run("-m", "minires", MINIRES_DATA=str(tmp_path)))["data"]
+
+
+def test_python_m_minires_names_the_reason(tmp_path):
+    source, reason = FAKES["no device"]
+    (tmp_path / "cupy.py").write_text(source)
+    assert described(run("-m", "minires", path=tmp_path))["devices"] == f"cpu only: {reason}"
+
+
+def test_header_is_one_line():
+    line = environment.header("device cpu", "seed 3")
+    assert line.startswith(f"minires {minires.__version__} | Python {platform.python_version()}, NumPy ")
+    assert line.endswith(" threads | device cpu | seed 3")
+    assert environment.blas() in line
+    assert "\n" not in line
+
+
+def test_blas_names_the_threads():
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+    with threadpoolctl.threadpool_limits(1, "blas"):
+        assert environment.blas().endswith(", 1 threads")
+    with threadpoolctl.threadpool_limits(2, "blas"):
+        assert environment.blas().endswith(", 2 threads")
+
+
+def test_errors_share_a_base():
+    assert issubclass(DeviceError, minires.MiniresError)
+    assert issubclass(DataError, minires.MiniresError)
