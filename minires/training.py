@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import itertools
 import json
@@ -131,11 +130,10 @@ def new_run_folder(name: str, given: str | None = None) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
     stem = Path("runs") / f"{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
-    for number in itertools.count(1):  # a second run of the same second gets a number
-        folder = stem if number == 1 else stem.with_name(f"{stem.name}-{number}")
-        with contextlib.suppress(FileExistsError):
-            folder.mkdir(parents=True)
-            return folder
+    numbered = (stem.with_name(f"{stem.name}-{number}") for number in itertools.count(2))
+    folder = next(folder for folder in itertools.chain([stem], numbered) if not folder.exists())
+    folder.mkdir(parents=True)  # which fails if another run was faster
+    return folder
 
 
 def exit_code(main: Callable[[], None]) -> int:
