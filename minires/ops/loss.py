@@ -14,6 +14,7 @@ from ..kernels import log_softmax as log_softmax_kernel
 from ..kernels import softmax as softmax_kernel
 from .checks import as_tensor, check_float, check_labels, dimension
 from .reduce import mean, sum
+from .shape import reshape
 
 
 @dataclass(eq=False)
@@ -118,18 +119,21 @@ def _check(op: str, input: Any, target: Any) -> tuple[Any, Any]:
     return input, target
 
 
+def _along(op: str, function: type[Softmax] | type[LogSoftmax], input: Any, dim: int) -> Any:
+    input = as_tensor(input)
+    check_float(op, input=input)
+    axis = dimension(op, dim, input.ndim)
+    return function(axis)(input) if input.ndim else reshape(function(0)(reshape(input, 1)), ())
+
+
 def softmax(input: Any, dim: int) -> Any:
     """exp(input), scaled to sum 1 along `dim`."""
-    input = as_tensor(input)
-    check_float("softmax", input=input)
-    return Softmax(dimension("softmax", dim, input.ndim))(input)
+    return _along("softmax", Softmax, input, dim)
 
 
 def log_softmax(input: Any, dim: int) -> Any:
     """The logarithm of softmax(input, dim)."""
-    input = as_tensor(input)
-    check_float("log_softmax", input=input)
-    return LogSoftmax(dimension("log_softmax", dim, input.ndim))(input)
+    return _along("log_softmax", LogSoftmax, input, dim)
 
 
 def nll_loss(input: Any, target: Any, reduction: str = "mean") -> Any:

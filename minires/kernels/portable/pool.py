@@ -18,7 +18,11 @@ def max_pool2d(x: Array, kernel_size: tuple[int, int], geometry: ConvGeometry) -
     index_type = xp.uint8 if kernel_size[0] * kernel_size[1] <= 256 else xp.int32
     windows = taps(pad(x, geometry, lowest), kernel_size, geometry)
     y = next(windows).copy()
-    index = xp.zeros(y.shape, dtype=index_type)
+    # A window whose values are all the lowest is won by its first place on the image, never by padding.
+    (oh, ow), (sh, sw), (top, _, left, _) = y.shape[1:3], geometry.stride, geometry.padding
+    row, column = xp.maximum(top - sh * xp.arange(oh), 0), xp.maximum(left - sw * xp.arange(ow), 0)
+    index = xp.empty(y.shape, dtype=index_type)
+    index[...] = (row[:, None] * kernel_size[1] + column)[:, :, None]
     for k, tap in enumerate(windows, start=1):
         better = (tap > y) | (tap != tap)
         xp.copyto(y, tap, where=better)
