@@ -1,0 +1,275 @@
+"""The examples as a user runs them: in a process of their own, in an empty folder, on very few pictures."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import minires
+from minires import checkpoint, device
+from minires.models import ResNet
+from tests.data import cifar_files
+
+pytest.importorskip("matplotlib", reason="the examples draw with matplotlib")
+
+ROOT = Path(minires.__file__).parent.parent
+EXAMPLES = ROOT / "examples"
+FILES = {"last.safetensors", "log.jsonl", "curves.png"}
+SETTINGS = ["-b", "5", "--print-freq", "1"]  # of every training run here
+
+
+def command(script: str, *arguments: object) -> list[str]:
+    return [sys.executable, str(EXAMPLES / script), *map(str, arguments)]
+
+
+def environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name != "MINIRES_DATA"}
+    return {**kept, "PYTHONPATH": str(ROOT)}
+
+
+def run(script: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(script, *arguments), cwd=cwd, env=environment(), capture_output=True, text=True, timeout=300
+    )
+
+
+def train(cwd: Path, *arguments: object) -> str:
+    """A training run that must succeed: what it printed."""
+    process = run("train_cifar10.py", *SETTINGS, *arguments, cwd=cwd)
+    assert (process.returncode, process.stderr) == (0, "")
+    return process.stdout
+
+
+def log(folder: Path) -> list[dict[str, float]]:
+    records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert all(math.isfinite(value) for record in records for value in record.values())
+    return records
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file under a folder."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def trained_alike(one: Path, other: Path) -> bool:
+    """Whether two runs have the same weights, momentum, rates and losses, bit for bit."""
+
+    def state(folder: Path) -> tuple:
+        tensors, values = checkpoint.load_tensors(folder / "last.safetensors")
+        for record in values["info"]["history"]:
+            record.pop("images_per_second")  # the one thing that may differ
+        return {name: array.tobytes() for name, array in tensors.items()}, values
+
+    return state(one) == state(other)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    """A miniature CIFAR-10: 20 training and 10 test images."""
+    root = tmp_path_factory.mktemp("data")
+    cifar_files.write(root, np.random.default_rng(0), train=20, test=10)
+    return root
+
+
+@pytest.fixture(scope="module")
+def first_epoch(pictures, tmp_path_factory) -> Path:
+    """A folder in which a run of one epoch was made, under runs/."""
+    cwd = tmp_path_factory.mktemp("first")
+    train(cwd, "--data-path", pictures, "--epochs", 1)
+    return cwd
+
+
+@pytest.fixture(scope="module")
+def straight(pictures, tmp_path_factory) -> Path:
+    """A run of two epochs without a stop."""
+    cwd = tmp_path_factory.mktemp("straight")
+    train(cwd, "--data-path", pictures, "--epochs", 2, "--output-dir", "run")
+    assert len(log(cwd / "run")) == 2
+    return cwd / "run"
+
+
+@pytest.fixture
+def begun(first_epoch, tmp_path) -> Path:
+    """A copy of that folder to go on in."""
+    return Path(shutil.copytree(first_epoch, tmp_path / "begun"))
+
+
+def only_run(cwd: Path) -> Path:
+    (folder,) = (cwd / "runs").iterdir()
+    return folder
+
+
+def test_digits(tmp_path):
+    process = run("train_digits.py", "--epochs", 1, "--output-dir", "run", cwd=tmp_path)
+    assert (process.returncode, process.stderr) == (0, "")
+    lines = process.stdout.splitlines()
+    assert lines[0].startswith("minires ")
+    assert lines[1].startswith("Epoch: [1/1]  lr ")
+    assert lines[-1] == "Wrote log.jsonl, curves.png and predictions.png to run"
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {"log.jsonl", "curves.png", "predictions.png"}
+    (record,) = log(tmp_path / "run")
+    assert record["epoch"] == 1
+
+
+def test_one_epoch(first_epoch):
+    folder = only_run(first_epoch)
+    assert folder.name.startswith("resnet18-cifar10-")
+    assert {p.name for p in folder.iterdir()} == FILES
+    (record,) = log(folder)
+    assert (record["epoch"], record["lr"]) == (1, 0.1)
+    saved = checkpoint.load(folder / "last.safetensors")
+    assert saved.info["history"] == [record]
+    assert len(saved.model) == 122
+
+
+def test_resumed_run_is_the_straight_run(begun, pictures, straight):
+    output = train(begun, "--data-path", pictures, "--epochs", 2, "--resume", "auto", "-j", 3)
+    assert "Resumed after epoch 1\n" in output
+    assert [record["epoch"] for record in log(only_run(begun))] == [1, 2]
+    assert trained_alike(only_run(begun), straight)
+    saved = contents(begun)
+    train(begun, "--data-path", pictures, "--epochs", 2, "--resume", "auto")  # nothing is left to do
+    assert contents(begun) == saved
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX's")
+def test_run_killed_in_an_epoch_goes_on(begun, pictures, straight):
+    arguments = [*SETTINGS, "--data-path", pictures, "--epochs", 2, "--resume", "auto"]
+    process = subprocess.Popen(
+        command("train_cifar10.py", *arguments), cwd=begun, env=environment(), stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    reached = any(line.startswith("Epoch: [2][2/4]") for line in process.stdout)
+    process.kill()
+    process.communicate(timeout=30)
+    assert reached
+    assert process.returncode == -9
+    assert len(log(only_run(begun))) == 1
+    train(begun, "--data-path", pictures, "--epochs", 2, "--resume", only_run(begun) / "last.safetensors")
+    assert len(log(only_run(begun))) == 2
+    assert trained_alike(only_run(begun), straight)
+
+
+def refused(script: str, *arguments: object, cwd: Path) -> str:
+    """The one line with which an example refuses to run, having changed nothing."""
+    before = contents(cwd)
+    process = run(script, *arguments, cwd=cwd)
+    assert process.returncode == 2, process.stderr
+    assert process.stderr.startswith(f"{script}: error: ")
+    assert process.stderr.count("\n") == 1
+    assert contents(cwd) == before
+    return process.stderr
+
+
+WRONG = {
+    "no data": (["--data-path", "nowhere"], "no CIFAR-10 under nowhere"),
+    "folder in use": (["--output-dir", "used"], "used holds a run already"),
+    "unknown model": (["--arch", "resnet19"], "unknown model 'resnet19'; there are resnet18"),
+    "unknown device": (["--device", "tpu"], "unknown device 'tpu'"),
+    "no GPU": (["--device", "cuda"], "device 'cuda' cannot be used: "),
+    "no checkpoint": (["--resume", "absent"], "no checkpoint at absent"),
+    "another recipe": (["--resume", "auto", "--lr", "0.2", "--seed", "1"], "--lr was 0.1, is 0.2; --seed was 0, is 1"),
+    "another model": (["--resume", "other.safetensors"], "holds the model 'resnet34', this run trains 'resnet18'"),
+    "no recipe": (["--resume", "bare.safetensors"], "holds the model 'of another script'"),
+    "truncated": (["--resume", "short.safetensors"], "short.safetensors is damaged"),
+    "changed": (["--resume", "flipped.safetensors"], "flipped.safetensors is damaged: "),
+    "bad workers": (["-j", "-1"], "num_workers -1"),
+}
+
+
+@pytest.fixture(scope="module")
+def wrong_files(first_epoch, tmp_path_factory) -> Path:
+    """The folder of the first epoch with checkpoints beside it that no run can go on from."""
+    cwd = Path(shutil.copytree(first_epoch, tmp_path_factory.mktemp("wrong") / "cwd"))
+    good = only_run(cwd) / "last.safetensors"
+    content = bytearray(good.read_bytes())
+    (cwd / "short.safetensors").write_bytes(content[: len(content) // 2])
+    content[-1000] ^= 4
+    (cwd / "flipped.safetensors").write_bytes(content)
+    model = ResNet((1,), 10, widths=(4,), generator=np.random.default_rng(0))
+    checkpoint.save(cwd / "other.safetensors", model, info={"recipe": {"arch": "resnet34"}})
+    checkpoint.save(cwd / "bare.safetensors", model)
+    (cwd / "used").mkdir()
+    (cwd / "used" / "log.jsonl").write_text("{}\n")
+    return cwd
+
+
+@pytest.mark.parametrize(("arguments", "message"), WRONG.values(), ids=WRONG)
+def test_training_refuses_in_one_line(wrong_files, pictures, arguments, message):
+    if arguments == ["--device", "cuda"] and device.gpu_missing() is None:
+        pytest.skip("this machine has a GPU")
+    line = refused("train_cifar10.py", *SETTINGS, "--data-path", pictures, "--epochs", 2, *arguments, cwd=wrong_files)
+    assert message in line
+
+
+def test_resume_auto_without_runs(tmp_path, pictures):
+    line = refused("train_cifar10.py", "--data-path", pictures, "--resume", "auto", cwd=tmp_path)
+    assert "--resume auto found no runs/resnet18-cifar10-*/last.safetensors" in line
+
+
+def test_digits_refuses_a_folder_in_use(wrong_files):
+    assert "used holds a run already" in refused("train_digits.py", "--output-dir", "used", cwd=wrong_files)
+
+
+def test_predictions(begun, pictures):
+    saved = only_run(begun) / "last.safetensors"
+    process = run("show_predictions.py", saved, "--data-path", pictures, "--count", 7, "--first", 3, cwd=begun)
+    assert (process.returncode, process.stderr) == (0, "")
+    right = int(process.stdout.split()[0])
+    assert process.stdout == f"{right} of 7 right; wrote {saved.with_name('predictions.png')}\n"
+    assert 0 <= right <= 7
+    assert saved.with_name("predictions.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["absent.safetensors"], "no checkpoint at absent"),
+        (["bare.safetensors"], "bare.safetensors was not written by train_cifar10.py"),
+        (["flipped.safetensors"], "is damaged"),
+    ],
+    ids=["absent", "of another script", "changed"],
+)
+def test_predictions_refuse_in_one_line(wrong_files, pictures, arguments, message):
+    assert message in refused("show_predictions.py", *arguments, "--data-path", pictures, cwd=wrong_files)
+
+
+@pytest.mark.parametrize("where", [["--count", "32"], ["--first", "10", "--count", "1"], ["--count", "0"]], ids=str)
+def test_predictions_of_pictures_that_are_not_there(wrong_files, pictures, where):
+    saved = only_run(wrong_files) / "last.safetensors"
+    line = refused("show_predictions.py", saved, "--data-path", pictures, *where, cwd=wrong_files)
+    assert "there are 10 test pictures" in line
+
+
+@pytest.mark.parametrize("script", ["train_digits.py", "train_cifar10.py", "show_predictions.py"])
+def test_help(script, tmp_path):
+    process = run(script, "--help", cwd=tmp_path)
+    assert (process.returncode, process.stderr) == (0, "")
+    assert process.stdout.startswith(f"usage: {script}")
+    assert f"python examples/{script}" in process.stdout
+    assert not contents(tmp_path)
+
+
+@pytest.mark.skipif(
+    not (EXAMPLES / "backprop_by_hand.py").is_file(), reason="examples/backprop_by_hand.py is not there"
+)
+def test_backprop_by_hand(tmp_path):
+    process = run("backprop_by_hand.py", cwd=tmp_path)
+    assert (process.returncode, process.stderr) == (0, "")
+    assert process.stdout
+
+
+def test_real_pictures(cifar10_root, tmp_path):
+    limits = ["--limit-train", 64, "--limit-test", 20, "-b", 16, "--epochs", 1, "--output-dir", "run"]
+    output = train(tmp_path, "--data-path", cifar10_root, *limits)
+    assert "64 training and 20 test images" in output
+    (record,) = log(tmp_path / "run")
+    assert 1 < record["train_loss"] < 10
