@@ -142,9 +142,18 @@ def test_batches_before_the_bad_one_are_handed_out():
 
 
 def test_leaving_the_loop_early_stops_the_threads():
-    for _ in DataLoader(Numbers(10_000, seconds=0.01), 1, num_workers=3):
+    taken: list[int] = []
+
+    class Noted(Numbers):
+        def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+            taken.append(index)
+            return super().__getitem__(index)
+
+    for _ in DataLoader(Noted(10_000, seconds=0.1), 1, num_workers=3):
         break
+    begun = len(taken)
     assert no_threads_within(2)
+    assert len(taken) <= begun + 1  # what was waiting was dropped; one may have begun in that moment
 
 
 LOOP = """
