@@ -86,10 +86,7 @@ def main() -> None:
     augment = data.Compose([crop, flip, normalize])
     train_set = data.CIFAR10(args.data_path, train=True, transform=augment).take(args.limit_train)
     test_set = data.CIFAR10(args.data_path, train=False, transform=normalize).take(args.limit_test)
-    lonely = len(train_set) % args.batch_size == 1  # batch norm cannot train on one image
-    train_loader = data.DataLoader(
-        train_set, args.batch_size, shuffle=True, num_workers=args.workers, seed=args.seed, drop_last=lonely
-    )
+    train_loader = data.DataLoader(train_set, args.batch_size, shuffle=True, num_workers=args.workers, seed=args.seed)
     test_loader = data.DataLoader(test_set, 100, num_workers=args.workers)
 
     generator = np.random.default_rng(args.seed)
@@ -107,7 +104,7 @@ def main() -> None:
     else:
         folder, history = training.new_run_folder(f"{args.arch}-cifar10", args.output_dir), []
 
-    weights = sum(p.size for p in model.parameters())
+    weights = sum(p.numel() for p in model.parameters())
     parts = [f"device {place}", f"{args.arch} {weights / 1e6:.2f}M params", f"seed {args.seed}", "precision exact"]
     print(environment.header(*parts))
     print(f"{len(train_set):,} training and {len(test_set):,} test images from {args.data_path}, run in {folder}")

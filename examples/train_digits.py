@@ -39,10 +39,10 @@ def main() -> None:
     generator = np.random.default_rng(args.seed)
     model = models.ResNet((1, 1, 1), 10, widths=(16, 32, 64), in_channels=1, generator=generator)
     optimizer = optim.SGD(model.parameters(), args.lr, momentum=0.9, weight_decay=5e-4, nesterov=True)
-    milestones = [args.epochs * 6 // 10, args.epochs * 17 // 20]
+    milestones = [max(1, args.epochs * 6 // 10), max(1, args.epochs * 17 // 20)]
     scheduler = optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.1)
 
-    weights = sum(p.size for p in model.parameters())
+    weights = sum(p.numel() for p in model.parameters())
     print(environment.header(f"digits, residual net of {weights:,} parameters", f"seed {args.seed}"))
     log = training.RunLog(folder / "log.jsonl")
     for epoch in range(1, args.epochs + 1):

@@ -147,6 +147,8 @@ class Function:
 
     def __call__(self, *inputs: Any) -> Any:
         """Run on Tensors, and record if any of them requires a gradient. A Function object runs once."""
+        if self.sequence >= 0:
+            raise GraphError(f"{self!r} has run already: make a new one for each call")
         tensors = [t for t in inputs if is_tensor(t)]
         track = is_grad_enabled() and any(t.requires_grad for t in tensors)
         self.needs = tuple(track and is_tensor(t) and t.requires_grad for t in inputs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import re
 import sys
 from typing import Any
 
@@ -57,18 +58,18 @@ def resolve(device: str) -> str:
         return device
     if device == "auto":
         return "cpu" if gpu_missing() else "cuda:0"
-    name, _, index = device.partition(":")
-    if name != "cuda" or not (index or "0").isdigit():
+    name = re.fullmatch(r"cuda(?::([0-9]+))?", device)
+    if name is None:
         raise DeviceError(f"unknown device {device!r}: use 'cpu', 'cuda', 'cuda:1', ... or 'auto'")
     reason = gpu_missing()
     if reason:
         raise DeviceError(f"device {device!r} cannot be used: {reason}")
     import cupy
 
-    count = cupy.cuda.runtime.getDeviceCount()
-    if int(index or 0) >= count:
+    index, count = int(name[1] or 0), cupy.cuda.runtime.getDeviceCount()
+    if index >= count:
         raise DeviceError(f"device {device!r} cannot be used: this machine has {count} GPU(s), counted from cuda:0")
-    return f"cuda:{int(index or 0)}"
+    return f"cuda:{index}"
 
 
 def to_device(array: Array, device: str) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-_default = np.random.default_rng(0)
+_default: np.random.Generator | None = None
 
 
 def manual_seed(seed: int) -> np.random.Generator:
@@ -15,5 +15,5 @@ def manual_seed(seed: int) -> np.random.Generator:
 
 
 def default_generator() -> np.random.Generator:
-    """The generator that `manual_seed` set last."""
-    return _default
+    """The generator that `manual_seed` set last; before the first time, one of seed 0."""
+    return _default or manual_seed(0)

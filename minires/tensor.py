@@ -15,6 +15,7 @@ from .autograd import Version, is_grad_enabled, register_tensor
 from .autograd import backward as run_backward
 from .device import Array, array_module, device_of, to_device
 from .errors import ArgumentError, DTypeError, GraphError, RangeError, ShapeError
+from .hooks import RemovableHandle
 from .ops.elementwise import operands
 from .ops.shape import check_basic_index
 
@@ -108,13 +109,12 @@ class Tensor:
     def ndim(self) -> int:
         return self._array.ndim
 
-    @property
-    def size(self) -> int:
-        """The number of elements, as in NumPy."""
-        return self._array.size
+    def size(self, dim: int | None = None) -> Any:
+        """The shape, or its entry `dim`."""
+        return self.shape if dim is None else self.shape[dim]
 
     def numel(self) -> int:
-        """The number of elements, as in PyTorch."""
+        """The number of elements."""
         return self._array.size
 
     @property
@@ -155,7 +155,7 @@ class Tensor:
                 "backward on a tensor that does not require grad and has no graph; was it made under no_grad()?"
             )
         if gradient is None:
-            if self.size != 1:
+            if self.numel() != 1:
                 raise GraphError(
                     f"grad can be implicitly created only for scalar outputs: this tensor has shape {self.shape}; "
                     "reduce it with .mean() or .sum(), or pass gradient="
@@ -185,19 +185,17 @@ class Tensor:
         self._node_hooks().append(keep)
         self.retains_grad = True
 
-    def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> Callable[[], None]:
-        """Call `hook` with this tensor's gradient once it is final; what it returns, if not None, replaces it.
-
-        Returns a function that removes the hook.
-        """
+    def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
+        """Call `hook` with this tensor's gradient once it is final; what it returns, if not None, replaces it."""
         if not self.requires_grad:
             raise GraphError("register_hook on a tensor that does not require grad")
         if self.node is None:
             self.hooks = hooks = self.hooks if self.hooks is not None else []
         else:
             hooks = self._node_hooks()
-        hooks.insert(len(hooks) - self.retains_grad, hook)  # retain_grad keeps what the hooks made of it
-        return lambda: hooks.remove(hook) if hook in hooks else None
+        return RemovableHandle(
+            hooks, hook, len(hooks) - self.retains_grad
+        )  # retain_grad keeps what the hooks made of it
 
     def _node_hooks(self) -> list[Any]:
         if self.node.hooks is None:
@@ -214,8 +212,8 @@ class Tensor:
 
     def item(self) -> Any:
         """The single element as a Python number."""
-        if self.size != 1:
-            raise ShapeError(f"item() of a tensor with {self.size} elements; only one element becomes a number")
+        if self.numel() != 1:
+            raise ShapeError(f"item() of a tensor with {self.numel()} elements; only one element becomes a number")
         return self._array.item()
 
     def tolist(self) -> Any:
@@ -278,7 +276,9 @@ class Tensor:
         value = other.data if isinstance(other, Tensor) else other
         try:
             getattr(array_module(self._array), ufunc)(self._array, value, out=self._array)
-        except (TypeError, ValueError) as error:
+        except TypeError as error:
+            raise DTypeError(f"{op}: {error}") from None
+        except ValueError as error:
             raise ShapeError(f"{op}: {error}") from None
         return self
 
@@ -340,8 +340,8 @@ class Tensor:
     __hash__ = object.__hash__
 
     def __bool__(self) -> bool:
-        if self.size != 1:
-            raise ShapeError(f"a tensor with {self.size} elements has no truth value")
+        if self.numel() != 1:
+            raise ShapeError(f"a tensor with {self.numel()} elements has no truth value")
         return bool(self._array.item())
 
     def __float__(self) -> float:
@@ -356,7 +356,7 @@ class Tensor:
         return int(self.item())
 
     def __format__(self, spec: str) -> str:
-        return format(self.item(), spec) if spec and self.size == 1 else repr(self)
+        return format(self.item(), spec) if spec and self.numel() == 1 else repr(self)
 
 
 def tensor(data: Any, dtype: Any = None, device: str | None = None, requires_grad: bool = False) -> Tensor:

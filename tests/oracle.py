@@ -14,7 +14,9 @@ torch.set_num_threads(2)
 def torchvision() -> Any:
     """torchvision, whose compiled ops are declared first: they cannot load beside a CPU-only torch."""
     if not hasattr(torchvision, "declared"):
-        library = torchvision.declared = torch.library.Library("torchvision", "DEF")  # lives as long as the declarations
+        library = torchvision.declared = torch.library.Library(
+            "torchvision", "DEF"
+        )  # lives as long as the declarations
         for op in ("nms", "qnms"):
             library.define(f"{op}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     return pytest.importorskip("torchvision", reason="torchvision is the oracle of this test")

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BASES = {"errors", "random"}  # import nothing of minires, and may be imported by all
+BASES = {"errors", "hooks", "random"}  # import nothing of minires, and may be imported by all
 MAY_IMPORT = {
     "errors": set(),
+    "hooks": set(),
     "random": set(),
     "device": set(),
     "anomaly": {"device"},

@@ -11,6 +11,7 @@ import pytest
 from minires import Function, Tensor, nn
 from minires.errors import GraphError, ShapeError
 from minires.nn import functional as F
+from minires.ops.elementwise import Exp
 
 SHAPE = (2, 4, 4, 3)
 WEIGHT = np.linspace(-1, 1, 2 * 2 * 3 * 5).reshape(2, 2, 3, 5)
@@ -289,3 +290,12 @@ def test_600_residual_blocks(rng: np.random.Generator) -> None:
     for gradient in (x.grad, conv.weight.grad, bn.weight.grad):
         assert np.isfinite(gradient.data).all()
         assert abs(gradient.data).max() > 0
+
+
+def test_a_function_runs_once(rng: np.random.Generator) -> None:
+    """A second run would overwrite what the first saved."""
+    function = Exp()
+    x = Tensor(rng.standard_normal(3), requires_grad=True)
+    function(x)
+    with pytest.raises(GraphError, match=r"Exp\(\) has run already"):
+        function(x)

@@ -82,7 +82,7 @@ def test_resolve(monkeypatch):
         with pytest.raises(DeviceError, match=f"device '{name}' cannot be used: a reason"):
             device.resolve(name)
     assert time.perf_counter() - start < 1
-    for name in ("", "gpu", "CPU", "cuda:x", "cuda:-1", "cuda 0", "cpu:0", "mps"):
+    for name in ("", "gpu", "CPU", "cuda:", "cuda:x", "cuda:²", "cuda:-1", "cuda 0", "cpu:0", "mps"):
         with pytest.raises(DeviceError, match=f"unknown device '{name}'"):
             device.resolve(name)
 

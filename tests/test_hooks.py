@@ -50,10 +50,10 @@ def test_what_a_hook_returns_replaces_the_gradient(hooked: Tensor, x: Tensor) ->
 
 
 def test_a_removed_hook_is_silent(hooked: Tensor, x: Tensor) -> None:
-    remove = hooked.register_hook(lambda g: g * 100)
+    handle = hooked.register_hook(lambda g: g * 100)
     hooked.register_hook(lambda g: g + 1)
-    remove()
-    remove()
+    handle.remove()
+    handle.remove()
     used_twice(hooked).backward()
     assert x.grad.tolist() == [6, 6, 6]
 

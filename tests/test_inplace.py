@@ -155,3 +155,13 @@ def test_a_recorded_value_written_into_a_constant_is_refused(write: Callable[[Te
     with pytest.raises(GraphError, match="writes in place"):
         write(constant, p)
     np.testing.assert_array_equal(constant.data, 0)
+
+
+def test_moving_a_model_to_where_it_is_writes_nothing(rng: np.random.Generator) -> None:
+    layer, loss = layer_and_loss(rng)
+    layer.to("cpu").to(np.float32)
+    loss.backward()
+    loss = layer(Tensor(np.ones((1, 3), np.float32), requires_grad=True)).sum()
+    layer.to("float64")
+    with pytest.raises(GraphError, match="written in place"):
+        loss.backward()

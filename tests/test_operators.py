@@ -10,7 +10,7 @@ import pytest
 
 import minires
 from minires import Tensor
-from minires.errors import ShapeError
+from minires.errors import ArgumentError, DTypeError, ShapeError
 
 ARITHMETIC = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv, "**": operator.pow}
 COMPARISONS = {f.__name__: f for f in (operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge)}
@@ -149,3 +149,31 @@ def test_in_place_does_not_grow(other: np.ndarray) -> None:
     with pytest.raises(ShapeError, match=r"\+="):
         t += other
     np.testing.assert_array_equal(t.data, 1)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: -Tensor([True]), DTypeError, "neg: booleans"),
+        (lambda: Tensor([True]) - Tensor([False]), DTypeError, "sub: booleans"),
+        (lambda: Tensor([2]) ** -1, ArgumentError, "pow: integers"),
+        (lambda: Tensor([2]).__iadd__(1.5), DTypeError, r"\+=: .*int64"),
+    ],
+)
+def test_what_a_dtype_cannot_do(call: Any, error: type, message: str) -> None:
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_a_tensor_without_dimensions_does_not_widen() -> None:
+    """PyTorch's rule; between two such tensors the wider dtype wins."""
+    number = Tensor(np.float64(2))
+    assert (ones("float32") * number).dtype == np.float32
+    assert (Tensor(np.float32(1)) * number).dtype == np.float64
+    assert (Tensor([1]) * number).dtype == np.float64
+
+
+def test_integers_leave_the_graph() -> None:
+    y = Tensor([1.5, 2.5], requires_grad=True).to("int64")
+    assert y.tolist() == [1, 2]
+    assert y.node is None

@@ -40,7 +40,8 @@ def ones(dtype: str, shape: tuple[int, ...] = (2, 3)) -> Tensor:
 def test_construction(data: Any, dtype: str, shape: tuple[int, ...]) -> None:
     t = Tensor(data)
     assert (t.dtype, t.shape, t.ndim) == (np.dtype(dtype), shape, len(shape))
-    assert t.size == t.numel() == t.data.size
+    assert t.numel() == t.data.size
+    assert t.size() == t.shape
     assert (t.device, t.is_leaf, t.requires_grad, t.grad) == ("cpu", True, False, None)
     assert Tensor(data, dtype="float64").dtype == np.float64
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import resources
+from pathlib import Path
 
 import numpy as np
 
@@ -17,6 +17,6 @@ class Digits(ImageDataset):
     """
 
     def __init__(self, train: bool = True, transform: Transform | None = None) -> None:
-        with (resources.files("minires.data") / "assets" / "digits.npz").open("rb") as file, np.load(file) as arrays:
+        with np.load(Path(__file__).parent / "assets" / "digits.npz") as arrays:
             chosen = arrays["test"] != train
             super().__init__(arrays["images"][chosen], arrays["labels"][chosen], [str(d) for d in range(10)], transform)

@@ -21,6 +21,9 @@ class DataLoader:
     `batch(index, epoch)`, as all of minires have, is asked for whole batches. With `shuffle` the order is a function of
     (seed, epoch); each iteration is one epoch, and `set_epoch` says which comes next. `num_workers` threads prepare
     batches ahead; 0 prepares each when it is asked for. Raises DataError where an example cannot be loaded.
+
+    Transforms of minires draw alike whatever thread runs them. torchvision's draw from torch's one stream: for the same
+    draws in every run, leave `num_workers` at 0.
     """
 
     def __init__(
@@ -95,9 +98,12 @@ def collate(items: Sequence[Any]) -> tuple[np.ndarray, ...]:
 
 
 def _as_array(value: Any) -> np.ndarray:
-    if type(value).__module__.partition(".")[0] == "torch":
+    library = type(value).__module__.partition(".")[0]
+    if library == "torch":
         array = np.asarray(value)
         return array.transpose(1, 2, 0) if array.ndim == 3 else array
+    if library == "PIL" and value.getbands() == ("L",):
+        return np.asarray(value)[..., None]  # a grey picture has one channel
     array = np.asarray(value.data if is_tensor(value) else value)
     if array.dtype.kind not in "fiub":
         raise DataError(f"an example holds a {type(value).__name__}, which is no array, image or number")

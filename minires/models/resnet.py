@@ -14,8 +14,6 @@ from ..errors import ArgumentError
 from ..nn import AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Linear, MaxPool2d, Module, Sequential, init
 from ..tensor import Tensor
 
-Generator = np.random.Generator
-
 
 class BasicBlock(Module):
     """y = relu(F(x) + shortcut(x)), F two 3x3 convolutions (figure 2); the shortcut is x itself where shapes allow.
@@ -23,7 +21,9 @@ class BasicBlock(Module):
     Where the channels or the stride change, it is a 1x1 convolution with batch norm (section 3.3, option B).
     """
 
-    def __init__(self, in_channels: int, channels: int, stride: int = 1, generator: Generator | None = None) -> None:
+    def __init__(
+        self, in_channels: int, channels: int, stride: int = 1, generator: np.random.Generator | None = None
+    ) -> None:
         super().__init__()
         self.conv1 = Conv2d(in_channels, channels, 3, stride, padding=1, bias=False, generator=generator)
         self.bn1 = BatchNorm2d(channels)
@@ -54,7 +54,7 @@ class ResNet(Module):
         stem: str = "cifar",
         widths: Sequence[int] = (64, 128, 256, 512),
         in_channels: int = 3,
-        generator: Generator | None = None,
+        generator: np.random.Generator | None = None,
     ) -> None:
         super().__init__()
         if stem not in ("cifar", "imagenet"):
@@ -91,7 +91,7 @@ class ResNet(Module):
         return self.fc(self.avgpool(y).flatten(1))
 
 
-def resnet18(num_classes: int = 1000, stem: str = "imagenet", generator: Generator | None = None) -> ResNet:
+def resnet18(num_classes: int = 1000, stem: str = "imagenet", generator: np.random.Generator | None = None) -> ResNet:
     """ResNet-18 (table 1). With stem="cifar" it takes 32x32 images: 11,173,962 parameters for 10 classes."""
     return ResNet((2, 2, 2, 2), num_classes, stem, generator=generator)
 

@@ -12,8 +12,6 @@ from ..errors import ArgumentError, ShapeError
 from ..random import default_generator
 from ..tensor import Tensor
 
-Generator = np.random.Generator
-
 
 def fan_in_and_out(tensor: Tensor) -> tuple[int, int]:
     """How many inputs feed one output of a weight, and how many outputs one input feeds.
@@ -50,7 +48,7 @@ def kaiming_normal_(
     a: float = 0.0,
     mode: str = "fan_in",
     nonlinearity: str = "leaky_relu",
-    generator: Generator | None = None,
+    generator: np.random.Generator | None = None,
 ) -> Tensor:
     """Normal of standard deviation gain / sqrt(fan) (He et al., "Delving Deep into Rectifiers", 2015, section 2.2)."""
     return normal_(tensor, 0.0, _kaiming_std(tensor, a, mode, nonlinearity), generator)
@@ -61,19 +59,21 @@ def kaiming_uniform_(
     a: float = 0.0,
     mode: str = "fan_in",
     nonlinearity: str = "leaky_relu",
-    generator: Generator | None = None,
+    generator: np.random.Generator | None = None,
 ) -> Tensor:
     """Uniform of the same standard deviation as kaiming_normal_: its bound is sqrt(3) times that."""
     bound = math.sqrt(3) * _kaiming_std(tensor, a, mode, nonlinearity)
     return uniform_(tensor, -bound, bound, generator)
 
 
-def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None) -> Tensor:
+def normal_(
+    tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: np.random.Generator | None = None
+) -> Tensor:
     """Normal draws."""
     return _fill(tensor, (generator or default_generator()).normal(mean, std, tensor.shape))
 
 
-def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Generator | None = None) -> Tensor:
+def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: np.random.Generator | None = None) -> Tensor:
     """Uniform draws from [a, b)."""
     return _fill(tensor, (generator or default_generator()).uniform(a, b, tensor.shape))
 

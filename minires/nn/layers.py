@@ -15,8 +15,6 @@ from ..tensor import Tensor
 from . import init
 from .module import Buffer, Module, Parameter
 
-Generator = np.random.Generator
-
 
 def _settings(**values: Any) -> str:
     return ", ".join(f"{name}={value}" for name, value in values.items())
@@ -43,7 +41,7 @@ class Conv2d(Module):
         stride: Pair = 1,
         padding: Pair = 0,
         bias: bool = True,
-        generator: Generator | None = None,
+        generator: np.random.Generator | None = None,
     ) -> None:
         super().__init__()
         _positive("Conv2d", in_channels=in_channels, out_channels=out_channels)
@@ -72,7 +70,7 @@ class Linear(Module):
     """
 
     def __init__(
-        self, in_features: int, out_features: int, bias: bool = True, generator: Generator | None = None
+        self, in_features: int, out_features: int, bias: bool = True, generator: np.random.Generator | None = None
     ) -> None:
         super().__init__()
         _positive("Linear", in_features=in_features, out_features=out_features)
@@ -88,7 +86,7 @@ class Linear(Module):
         return _settings(in_features=self.in_features, out_features=self.out_features, bias=self.bias is not None)
 
 
-def _uniform_bias(size: int, weight: Tensor, generator: Generator | None) -> Parameter:
+def _uniform_bias(size: int, weight: Tensor, generator: np.random.Generator | None) -> Parameter:
     bound = 1 / math.sqrt(init.fan_in_and_out(weight)[0])
     bias = Parameter(np.empty(size, np.float32))
     init.uniform_(bias, -bound, bound, generator)

@@ -10,6 +10,7 @@ import numpy as np
 from ..autograd import no_grad
 from ..device import to_device
 from ..errors import ArgumentError, CheckpointError, DTypeError
+from ..hooks import RemovableHandle
 from ..tensor import Tensor, parse_to
 
 # The axes of a convolution weight in minires' order, HWIO, that make PyTorch's order, OIHW; and back.
@@ -182,7 +183,9 @@ class Module:
                 array = (
                     tensor.data if dtype is None or tensor.dtype.kind != "f" else tensor.data.astype(dtype, copy=False)
                 )
-                tensor.data = array if device is None else to_device(array, device)
+                array = array if device is None else to_device(array, device)
+                if array is not tensor.data:  # assigning counts as a write
+                    tensor.data = array
         return self
 
     # State
@@ -255,19 +258,13 @@ class Module:
             output = output if replaced is None else replaced
         return output
 
-    def register_forward_hook(self, hook: Callable[[Module, tuple[Any, ...], Any], Any]) -> Callable[[], None]:
-        """Call hook(module, inputs, output) after each forward; what it returns, if not None, replaces the output.
+    def register_forward_hook(self, hook: Callable[[Module, tuple[Any, ...], Any], Any]) -> RemovableHandle:
+        """Call hook(module, inputs, output) after each forward; what it returns, if not None, replaces the output."""
+        return RemovableHandle(self._forward_hooks, hook)
 
-        Returns a function that removes the hook.
-        """
-        return _register(self._forward_hooks, hook)
-
-    def register_forward_pre_hook(self, hook: Callable[[Module, tuple[Any, ...]], Any]) -> Callable[[], None]:
-        """Call hook(module, inputs) before each forward; what it returns, if not None, replaces the inputs.
-
-        Returns a function that removes the hook.
-        """
-        return _register(self._forward_pre_hooks, hook)
+    def register_forward_pre_hook(self, hook: Callable[[Module, tuple[Any, ...]], Any]) -> RemovableHandle:
+        """Call hook(module, inputs) before each forward; what it returns, if not None, replaces the inputs."""
+        return RemovableHandle(self._forward_pre_hooks, hook)
 
     def extra_repr(self) -> str:
         """A layer's settings, for its repr."""
@@ -277,11 +274,6 @@ class Module:
         lines = [f"({name}): {module!r}".replace("\n", "\n  ") for name, module in self.named_children()]
         inner = "".join(f"\n  {line}" for line in lines)
         return f"{type(self).__name__}({self.extra_repr()}{inner}{chr(10) if inner else ''})"
-
-
-def _register(hooks: list[Any], hook: Any) -> Callable[[], None]:
-    hooks.append(hook)
-    return lambda: hooks.remove(hook) if hook in hooks else None
 
 
 def _is_conv(value: Tensor) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..autograd import Function, is_tensor
 from ..device import array_module
-from ..errors import DTypeError, ShapeError
+from ..errors import ArgumentError, DTypeError, ShapeError
 from ..kernels import relu as relu_kernel
 from ..kernels import relu_grad, sum_to_shape
 from .checks import as_tensor
@@ -202,9 +202,11 @@ def is_scalar(value: Any) -> bool:
 
 
 def cast(input: Any, dtype: Any) -> Any:
-    """`input` in another dtype; itself if it is of that dtype already."""
+    """`input` in another dtype; itself if it is of that dtype already. Without graph where the dtype is no float."""
     dtype = np.dtype(dtype)
-    return input if input.dtype == dtype else Cast(dtype)(input)
+    if input.dtype == dtype:
+        return input
+    return Cast(dtype)(input if dtype.kind == "f" else input.detach())
 
 
 def operands(op: str, a: Any, b: Any, to_float: bool = False) -> tuple[Any, Any]:
@@ -248,8 +250,11 @@ def add(input: Any, other: Any) -> Any:
 
 
 def sub(input: Any, other: Any) -> Any:
-    """input - other."""
-    return Sub()(*operands("sub", input, other))
+    """input - other. Raises DTypeError for booleans."""
+    a, b = operands("sub", input, other)
+    if a.dtype == bool if is_tensor(a) else b.dtype == bool:
+        raise DTypeError("sub: booleans have no difference; compare with != or convert with .to('int64')")
+    return Sub()(a, b)
 
 
 def mul(input: Any, other: Any) -> Any:
@@ -263,8 +268,12 @@ def div(input: Any, other: Any) -> Any:
 
 
 def pow(input: Any, exponent: Any) -> Any:
-    """input ** exponent."""
-    return Pow()(*operands("pow", input, exponent))
+    """input ** exponent. Raises ArgumentError for integers to a negative power."""
+    a, b = operands("pow", input, exponent)
+    try:
+        return Pow()(a, b)
+    except ValueError:
+        raise ArgumentError("pow: integers have no negative integer powers; convert with .to('float32')") from None
 
 
 def maximum(input: Any, other: Any) -> Any:
@@ -273,8 +282,11 @@ def maximum(input: Any, other: Any) -> Any:
 
 
 def neg(input: Any) -> Any:
-    """-input."""
-    return Neg()(as_tensor(input))
+    """-input. Raises DTypeError for booleans."""
+    input = as_tensor(input)
+    if input.dtype == bool:
+        raise DTypeError("neg: booleans have no negative; compare with == False or convert with .to('int64')")
+    return Neg()(input)
 
 
 def exp(input: Any) -> Any:

@@ -147,7 +147,7 @@ def batch_norm(
     else:
         y, mean, variance = BatchNorm(eps)(_enough(input, channels), gamma, beta)
         y = y if z is None else add_op(y, z)
-    rows = input.size // channels
+    rows = input.numel() // channels
     with no_grad():
         if running_mean is not None and rows:
             running_mean *= 1 - momentum
@@ -159,7 +159,7 @@ def batch_norm(
 
 
 def _enough(input: Any, channels: int) -> Any:
-    if input.size == channels:
+    if input.numel() == channels:
         raise ShapeError(
             f"batch_norm: Expected more than 1 value per channel when training, got input size {input.shape}; "
             "use a larger batch, drop_last=True in the loader, or eval()"

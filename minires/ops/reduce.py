@@ -140,5 +140,5 @@ def _at_least_1d(input: Any) -> Any:
 
 def _check_nonempty(op: str, input: Any, dim: int | None) -> None:
     axis = None if dim is None else dimension(op, dim, input.ndim)
-    if (input.size if axis is None or input.ndim == 0 else input.shape[axis]) == 0:
+    if (input.numel() if axis is None or input.ndim == 0 else input.shape[axis]) == 0:
         raise ShapeError(f"{op}: the input of shape {input.shape} has no elements to take the largest of")

@@ -50,15 +50,15 @@ class Index(Function):
     """y = x[where], by numbers and slices. gx = 0 but for gx[where] = gy: no element is taken twice."""
 
     is_view = True
-    where_: tuple[Any, ...]
+    place: tuple[Any, ...]
 
     def forward(self, x: Any) -> Any:
         self.shape = x.shape
-        return x[self.where_]
+        return x[self.place]
 
     def backward(self, gy: Any) -> Any:
         gx = array_module(gy).zeros(self.shape, dtype=gy.dtype)
-        gx[self.where_] = gy
+        gx[self.place] = gy
         return gx
 
 
@@ -68,10 +68,12 @@ def reshape(input: Any, *shape: Any) -> Any:
     sizes = tuple(int(s) for s in (shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape))
     known = math.prod(s for s in sizes if s != -1)
     unknown = sizes.count(-1)
-    fits = known == input.size if unknown == 0 else unknown == 1 and known and input.size % known == 0
+    fits = known == input.numel() if unknown == 0 else unknown == 1 and known and input.numel() % known == 0
     if not fits or min(sizes, default=0) < -1:
-        raise ShapeError(f"reshape: a tensor of shape {input.shape} ({input.size} elements) cannot take shape {sizes}")
-    return Reshape(tuple(s if s != -1 else input.size // known for s in sizes))(input)
+        raise ShapeError(
+            f"reshape: a tensor of shape {input.shape} ({input.numel()} elements) cannot take shape {sizes}"
+        )
+    return Reshape(tuple(s if s != -1 else input.numel() // known for s in sizes))(input)
 
 
 def flatten(input: Any, start_dim: int = 0, end_dim: int = -1) -> Any:

@@ -263,3 +263,10 @@ def test_bad_arguments():
 def test_examples_that_do_not_stack(items):
     with pytest.raises(DataError, match="loading examples 0, 1 failed"):
         list(DataLoader(items, 2))
+
+
+def test_grey_pictures_have_one_channel() -> None:
+    grey = pytest.importorskip("PIL.Image").fromarray(np.arange(6, dtype=np.uint8).reshape(2, 3))
+    images, _ = next(iter(DataLoader([(grey, 0), (grey, 1)], 2)))
+    assert images.shape == (2, 2, 3, 1)
+    np.testing.assert_array_equal(images.data[1, :, :, 0], [[0, 1, 2], [3, 4, 5]])

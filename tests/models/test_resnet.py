@@ -67,12 +67,12 @@ def first_step(net: models.ResNet, images: np.ndarray, labels: np.ndarray) -> tu
     """The loss, the gradients, and where each ReLU's output is positive."""
     masks: list[np.ndarray] = []
     relus = [m for name, m in net.named_modules() if name.endswith(("bn1", "bn2"))]  # each applies ReLU in its op
-    removes = [m.register_forward_hook(lambda module, inputs, y: masks.append(y.data > 0)) for m in relus]
+    handles = [m.register_forward_hook(lambda module, inputs, y: masks.append(y.data > 0)) for m in relus]
     loss = F.cross_entropy(net(images), labels)
     net.zero_grad()
     loss.backward()
-    for remove in removes:
-        remove()
+    for handle in handles:
+        handle.remove()
     assert len(masks) == 17
     return loss.item(), [p.grad.data for p in net.parameters()], masks
 
@@ -133,7 +133,7 @@ def test_evaluation_equals_torchvisions(rng: np.random.Generator) -> None:
 @pytest.mark.parametrize(("stem", "num_classes", "count"), [("cifar", 10, 11_173_962), ("imagenet", 1000, 11_689_512)])
 def test_keys_and_parameters(stem: str, num_classes: int, count: int) -> None:
     ours, theirs = pair(stem, num_classes, seed=0)
-    assert sum(p.size for p in ours.parameters()) == count
+    assert sum(p.numel() for p in ours.parameters()) == count
     assert {k: tuple(v.shape) for k, v in theirs.state_dict().items()} == {
         k: v.shape for k, v in ours.state_dict("OIHW").items()
     }
@@ -147,8 +147,8 @@ def test_initial_weights_are_torchvisions(rng: np.random.Generator) -> None:
     for name, p in net.named_parameters():
         if p.ndim == 4:
             std = np.sqrt(2 / (p.shape[0] * p.shape[1] * p.shape[3]))
-            assert abs(p.data.mean()) < 5 * std / np.sqrt(p.size), name
-            assert p.data.std() == pytest.approx(std, rel=5 / np.sqrt(2 * p.size)), name
+            assert abs(p.data.mean()) < 5 * std / np.sqrt(p.numel()), name
+            assert p.data.std() == pytest.approx(std, rel=5 / np.sqrt(2 * p.numel())), name
     assert all((m.weight.data == 1).all() for m in net.modules() if isinstance(m, nn.BatchNorm2d))
     twin = models.resnet18(10, "cifar", np.random.default_rng(0))
     assert all((a.data == b.data).all() for a, b in zip(net.parameters(), twin.parameters(), strict=True))

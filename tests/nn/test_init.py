@@ -75,7 +75,7 @@ def test_layers_start_as_pytorchs(make: Any, make_theirs: Any, fan: int, rng: np
     for name, p in make(rng).named_parameters():
         check_distribution(p.data, bound / math.sqrt(3), bound)
         expected = getattr(theirs, name).detach().numpy()
-        assert expected.size == p.size
+        assert expected.size == p.numel()
         check_distribution(expected, bound / math.sqrt(3), bound)
 
 

@@ -278,7 +278,7 @@ def test_unknown_layouts_are_refused(use: Any, net: Net) -> None:
 def test_hooks(net: Net) -> None:
     """In order of registration; what they return replaces inputs and output; removal twice does no harm."""
     layer, seen = nn.ReLU(), []
-    removes = [
+    handles = [
         layer.register_forward_pre_hook(lambda m, inputs: seen.append((m, inputs))),
         layer.register_forward_pre_hook(lambda m, inputs: inputs[0] + 1),
         layer.register_forward_pre_hook(lambda m, inputs: (inputs[0] * 2,)),
@@ -290,8 +290,8 @@ def test_hooks(net: Net) -> None:
     assert seen[0][0] is layer
     assert seen[0][1][0] is x
     assert seen[1] == (4, 14)
-    for remove in removes + removes:
-        remove()
+    for handle in handles + handles:
+        handle.remove()
     assert layer(x).item() == 1
     assert len(seen) == 2
 
