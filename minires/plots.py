@@ -38,7 +38,7 @@ def curves(records: Sequence[Mapping[str, Any]], path: Path, title: str) -> None
         f"{last:.2f} %", (epochs[-1], last), xytext=(-4, 8), textcoords="offset points", ha="right", color=ORANGE
     )
     for axes, label in ((loss, "cross-entropy"), (error, "error in %")):
-        axes.set(xlabel="epoch", ylabel=label, ylim=(0, None))
+        axes.set(xlabel="epoch", ylabel=label, ylim=(0, 1.06 * axes.get_ylim()[1]))
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
