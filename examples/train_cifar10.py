@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from minires import checkpoint, data, device, environment, models, optim, plots, training
-from minires.errors import CheckpointError
+from minires.errors import ArgumentError, CheckpointError
 from minires.nn import functional as F
 
 # What makes two runs different experiments: a resumed run must agree with its checkpoint on all of these.
@@ -48,9 +48,9 @@ def arguments() -> argparse.Namespace:
         help="folder of cifar-10-batches-py (default: $MINIRES_DATA or data)",
     )
     add("--device", default="cpu", help="cpu, cuda, cuda:1 or auto (default %(default)s)")
-    add("-b", "--batch-size", type=int, default=32, help="default %(default)s")
-    add("--epochs", type=int, default=20, help="default %(default)s")
-    add("-j", "--workers", type=int, default=1, help="threads that prepare batches (default %(default)s)")
+    add("-b", "--batch-size", type=training.positive, default=32, help="default %(default)s")
+    add("--epochs", type=training.positive, default=20, help="default %(default)s")
+    add("-j", "--workers", type=training.natural, default=1, help="threads that prepare batches (default %(default)s)")
     add("--lr", type=float, default=0.1, help="the first learning rate (default %(default)s)")
     add("--momentum", type=float, default=0.9, help="default %(default)s")
     add("--wd", "--weight-decay", dest="weight_decay", type=float, default=2e-4, help="default %(default)s")
@@ -64,16 +64,26 @@ def arguments() -> argparse.Namespace:
     add("--lr-gamma", type=float, default=0.1, help="what the rate is multiplied by then (default %(default)s)")
     add(
         "--crop-padding",
-        type=int,
+        type=training.natural,
         default=4,
         help="pixels around an image before the random crop (default %(default)s)",
     )
     add("--mean", type=float, nargs=3, default=[0.4914, 0.4822, 0.4465], help="of each channel (default %(default)s)")
     add("--std", type=float, nargs=3, default=[0.2023, 0.1994, 0.2010], help="of each channel (default %(default)s)")
-    add("--seed", type=int, default=0, help="of initial weights, order, crops and flips (default %(default)s)")
-    add("--limit-train", type=int, metavar="N", help="train on the first N images only")
-    add("--limit-test", type=int, metavar="N", help="test on the first N images only")
-    add("--print-freq", type=int, default=100, help="batches between two lines of a log (default %(default)s)")
+    add(
+        "--seed",
+        type=training.natural,
+        default=0,
+        help="of initial weights, order, crops and flips (default %(default)s)",
+    )
+    add("--limit-train", type=training.positive, metavar="N", help="train on the first N images only")
+    add("--limit-test", type=training.positive, metavar="N", help="test on the first N images only")
+    add(
+        "--print-freq",
+        type=training.positive,
+        default=100,
+        help="batches between two lines of a log (default %(default)s)",
+    )
     add("--output-dir", help="folder of the run (default: runs/<arch>-cifar10-<date>)")
     add("--resume", metavar="PATH|auto", help="go on from a checkpoint, or from the newest under runs/")
     return parser.parse_args()
@@ -81,9 +91,11 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = arguments()
+    if args.resume and args.output_dir:
+        raise ArgumentError("--resume goes on in the checkpoint's folder: leave --output-dir out")
     place = device.resolve(args.device)
     normalize = data.Normalize(args.mean, args.std)
-    crop, flip = data.RandomCrop(args.crop_padding, args.seed), data.RandomHorizontalFlip(args.seed)
+    crop, flip = data.RandomCrop(32, args.crop_padding, seed=args.seed), data.RandomHorizontalFlip(seed=args.seed)
     augment = data.Compose([crop, flip, normalize])
     train_set = data.CIFAR10(args.data_path, train=True, transform=augment).take(args.limit_train)
     test_set = data.CIFAR10(args.data_path, train=False, transform=normalize).take(args.limit_test)
@@ -111,6 +123,9 @@ def main() -> None:
     print(f"{len(train_set):,} training and {len(test_set):,} test images from {args.data_path}, run in {folder}")
     if history:
         print(f"Resumed after epoch {len(history)}")
+    if len(history) >= args.epochs:
+        print(f"Nothing to do: {len(history)} epochs are done, --epochs is {args.epochs}")
+        return
     log = training.RunLog(folder / "log.jsonl", history)
     for epoch in range(len(history) + 1, args.epochs + 1):
         start, lr = time.perf_counter(), scheduler.get_last_lr()[0]

@@ -17,11 +17,16 @@ MEAN, STD, SCALE = (0.3049,), (0.3759,), 16.0  # of the training images, whose g
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--epochs", type=int, default=30, help="passes over the 1,437 training images (default %(default)s)"
+        "--epochs",
+        type=training.positive,
+        default=30,
+        help="passes over the 1,437 training images (default %(default)s)",
     )
-    parser.add_argument("-b", "--batch-size", type=int, default=64, help="default %(default)s")
+    parser.add_argument("-b", "--batch-size", type=training.positive, default=64, help="default %(default)s")
     parser.add_argument("--lr", type=float, default=0.1, help="the first learning rate (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of initial weights, order and crops (default %(default)s)")
+    parser.add_argument(
+        "--seed", type=training.natural, default=0, help="of initial weights, order and crops (default %(default)s)"
+    )
     parser.add_argument("--output-dir", help="default: runs/digits-<date>")
     return parser.parse_args()
 
@@ -31,7 +36,7 @@ def main() -> None:
     folder = training.new_run_folder("digits", args.output_dir)
 
     normalize = data.Normalize(MEAN, STD, SCALE)
-    augment = data.Compose([data.RandomCrop(padding=1, seed=args.seed), normalize])
+    augment = data.Compose([data.RandomCrop(8, padding=1, seed=args.seed), normalize])
     train_set, test_set = data.Digits(train=True, transform=augment), data.Digits(train=False, transform=normalize)
     train_loader = data.DataLoader(train_set, args.batch_size, shuffle=True, seed=args.seed)
     test_loader = data.DataLoader(test_set, 360)

@@ -13,20 +13,21 @@ from __future__ import annotations
 import heapq
 import itertools
 import threading
-from collections.abc import Callable
-from contextlib import ContextDecorator
-from contextvars import ContextVar, Token
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from .anomaly import checksum, is_finite, users_line
-from .device import Array, array_module
+from .device import Array, array_module, check_one_device
 from .errors import GraphError
 from .kernels.dispatch import quiet
+from .modes import detect_anomaly as detect_anomaly
+from .modes import enable_grad as enable_grad
+from .modes import is_anomaly_enabled
+from .modes import is_grad_enabled as is_grad_enabled
+from .modes import no_grad as no_grad
 
-_grad_enabled: ContextVar[bool] = ContextVar("grad_enabled", default=True)
-_anomaly: ContextVar[bool] = ContextVar("anomaly", default=False)
 _sequence = itertools.count()
 _accumulate_lock = threading.Lock()
 _tensor: Any = None  # the Tensor class, once tensor.py has registered it
@@ -46,52 +47,6 @@ def wrap(array: Array) -> Any:
 
 def is_tensor(value: object) -> bool:
     return isinstance(value, _tensor)
-
-
-class _Mode(ContextDecorator):
-    """Set a context variable within a `with` block or a decorated function. Threads do not see each other's."""
-
-    variable: ClassVar[ContextVar[bool]]
-    value: ClassVar[bool]
-
-    def __init__(self) -> None:
-        self._tokens: list[Token[bool]] = []
-
-    def _recreate_cm(self) -> _Mode:  # a decorated function may run in several threads: one manager for each call
-        return type(self)()
-
-    def __enter__(self) -> None:
-        self._tokens.append(self.variable.set(self.value))
-
-    def __exit__(self, *exception: object) -> None:
-        self.variable.reset(self._tokens.pop())
-
-
-class no_grad(_Mode):
-    """Record nothing: for evaluation, and for writing into parameters."""
-
-    variable, value = _grad_enabled, False
-
-
-class enable_grad(_Mode):
-    """Record again, inside `no_grad`."""
-
-    variable, value = _grad_enabled, True
-
-
-class detect_anomaly(_Mode):
-    """Find the op and the line that made the first NaN or infinity, and writes behind the engine's back. Slow.
-
-    Every result and every gradient is checked. Saved arrays get a checksum, compared before they are used: the only
-    way to notice a write through a raw array (`x.data[0] = 1`), which version counters cannot see.
-    """
-
-    variable, value = _anomaly, True
-
-
-def is_grad_enabled() -> bool:
-    """Whether Functions called now are recorded."""
-    return _grad_enabled.get()
 
 
 class Version:
@@ -152,12 +107,13 @@ class Function:
         tensors = [t for t in inputs if is_tensor(t)]
         track = is_grad_enabled() and any(t.requires_grad for t in tensors)
         self.needs = tuple(track and is_tensor(t) and t.requires_grad for t in inputs)
+        check_one_device(type(self).__name__, [t.data for t in tensors])
         with quiet():
             result = self.forward(*(t.data if is_tensor(t) else t for t in inputs))
         outputs = [wrap(array) for array in (result if isinstance(result, tuple) else (result,))]
         if self.is_view and array_module(outputs[0].data).may_share_memory(outputs[0].data, tensors[0].data):
             outputs[0].version = tensors[0].version
-        if _anomaly.get():
+        if is_anomaly_enabled():
             self.where = users_line()
             self._check_finite(outputs, tensors)
         if not track:
@@ -172,7 +128,7 @@ class Function:
             self.versions = [
                 (t.version, t.version.count) for t in (*tensors, *outputs) if any(t.data is a for a in self.saved)
             ]
-            self.checksums = [checksum(a) for a in self.saved] if _anomaly.get() else None
+            self.checksums = [checksum(a) for a in self.saved] if is_anomaly_enabled() else None
         return tuple(outputs) if isinstance(result, tuple) else outputs[0]
 
     def _check_finite(self, outputs: list[Any], inputs: list[Any]) -> None:
@@ -234,53 +190,63 @@ def backward(tensor: Any, gradient: Array, retain_graph: bool = False) -> None:
     """
     pending = _Pending()
     pending.add(edge_to(tensor), gradient, owned=False)
-    while pending.heap:
-        node = heapq.heappop(pending.heap)[1]
-        node._check_usable()
-        gradients = [
-            array_module(gradient).zeros(shape, dtype) if entry is None else entry[0]
-            for entry, (shape, dtype) in zip(pending.sums.pop(node), node.outputs, strict=True)
-        ]
-        for slot, hooks in (node.hooks or {}).items():
-            gradients[slot] = _run_hooks(hooks, gradients[slot])
-        with quiet():
-            result = node.backward(*gradients)
-        result = result if isinstance(result, tuple) else (result,)
-        if len(result) != len(node.inputs):
-            raise GraphError(f"{node!r}: backward returned {len(result)} gradients for {len(node.inputs)} inputs")
-        for index, (edge, g) in enumerate(zip(node.inputs, result, strict=True)):
-            if edge is None:
-                continue
-            if g is None or g.shape != edge.shape or g.dtype != edge.dtype:
-                got = "None" if g is None else f"shape {g.shape}, {g.dtype}"
-                raise GraphError(
-                    f"{node!r}: the gradient of input {index} is {got}; it must be of shape {edge.shape}, {edge.dtype}"
-                )
-            if _anomaly.get() and not is_finite(g):
-                raise GraphError(
-                    f"backward of {node!r} made a NaN or an infinity for input {index}; "
-                    f"its forward was called from {node.where}"
-                )
-            shared = (*gradients, *node.saved, *result[:index], *result[index + 1 :])
-            pending.add(
-                edge, g, owned=isinstance(g, np.generic) or (g.base is None and all(g is not a for a in shared))
+    with quiet():
+        while pending.heap:
+            node = heapq.heappop(pending.heap)[1]
+            _run(node, pending)
+            if not retain_graph:
+                node.used, node.saved, node.inputs = True, (), ()
+        for leaf, (entry,) in pending.sums.items():
+            owned = entry[1] and not leaf.hooks  # asked before they run: a hook may keep the gradient and be removed
+            _accumulate(leaf, _run_hooks(leaf.hooks, entry[0]), owned)
+
+
+def _run(node: Function, pending: _Pending) -> None:
+    """One node's backward: take its gradients, now final, and pass its inputs' on."""
+    node._check_usable()
+    entries = pending.sums.pop(node)
+    xp = array_module(next(entry[0] for entry in entries if entry is not None))
+    gradients = [
+        xp.zeros(shape, dtype) if entry is None else entry[0]
+        for entry, (shape, dtype) in zip(entries, node.outputs, strict=True)
+    ]
+    for slot, hooks in (node.hooks or {}).items():
+        gradients[slot] = _run_hooks(hooks, gradients[slot])
+    result = node.backward(*gradients)
+    result = result if isinstance(result, tuple) else (result,)
+    if len(result) != len(node.inputs):
+        raise GraphError(f"{node!r}: backward returned {len(result)} gradients for {len(node.inputs)} inputs")
+    for index, (edge, g) in enumerate(zip(node.inputs, result, strict=True)):
+        if edge is None:
+            continue
+        if g is None or g.shape != edge.shape or g.dtype != edge.dtype:
+            got = "None" if g is None else f"shape {g.shape}, {g.dtype}"
+            raise GraphError(
+                f"{node!r}: input {index} is of shape {edge.shape}, {edge.dtype}, but its gradient is {got}"
             )
-        if not retain_graph:
-            node.used, node.saved, node.inputs = True, (), ()
-        del gradients, result, node
-    for leaf, (entry,) in pending.sums.items():
-        _accumulate(leaf, _run_hooks(leaf.hooks, entry[0]), entry[1])
+        if is_anomaly_enabled() and not is_finite(g):
+            raise GraphError(
+                f"backward of {node!r} made a NaN or an infinity for input {index}; it was called from {node.where}"
+            )
+        others = (*gradients, *node.saved, *result[:index], *result[index + 1 :])
+        pending.add(edge, g, owned=_is_free(g, others))
+
+
+def _is_free(g: Array, others: tuple[Any, ...]) -> bool:
+    """Whether nobody else sees g's memory: g is no view, none of `others`, and none of them is a view of it."""
+    return isinstance(g, np.generic) or (
+        g.base is None and all(a is not g and getattr(a, "base", None) is not g for a in others)
+    )
 
 
 def _run_hooks(hooks: list[Callable[[Any], Any]] | None, gradient: Array) -> Array:
-    for hook in hooks or ():
+    for hook in tuple(hooks or ()):
         replaced = hook(wrap(gradient))
         if replaced is None:
             continue
-        if replaced.shape != gradient.shape or replaced.dtype != gradient.dtype:
-            raise GraphError(
-                f"a hook returned {replaced.dtype} {replaced.shape} for a gradient {gradient.dtype} {gradient.shape}"
-            )
+        if not is_tensor(replaced) or replaced.shape != gradient.shape or replaced.dtype != gradient.dtype:
+            got = f"{replaced.dtype} {replaced.shape}" if is_tensor(replaced) else type(replaced).__name__
+            raise GraphError(f"a hook returned a {got} for a gradient {gradient.dtype} {gradient.shape}")
         gradient = replaced.data
     return gradient
 
@@ -290,4 +256,14 @@ def _accumulate(leaf: Any, gradient: Array, owned: bool) -> None:
         if leaf.grad is not None:
             leaf.grad.data += gradient
         else:
-            leaf.grad = wrap(gradient if owned and not leaf.hooks else gradient.copy())
+            leaf.grad = wrap(gradient if owned else gradient.copy())
+
+
+def zero_grad(tensors: Iterable[Any], set_to_none: bool = True) -> None:
+    """Forget the tensors' gradients, or set them to zero in place."""
+    for tensor in tensors:
+        if set_to_none:
+            tensor.grad = None
+        elif tensor.grad is not None:
+            tensor.grad.data[...] = 0
+            tensor.grad.version.count += 1

@@ -153,6 +153,8 @@ def _remove_orphans(path: Path) -> None:
 
 
 def _alive(pid: int) -> bool:
+    if os.name != "posix":  # elsewhere os.kill does not ask, it kills
+        return True
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -30,6 +30,13 @@ def device_of(array: Array) -> str:
     return "cpu" if array_module(array) is np else f"cuda:{array.device.id}"
 
 
+def check_one_device(op: str, arrays: list[Array]) -> None:
+    """Raises DeviceError where arrays are on several devices."""
+    devices = {device_of(array) for array in arrays}
+    if len(devices) > 1:
+        raise DeviceError(f"{op}: arrays on {' and '.join(sorted(devices))}; move them to one with .to(device)")
+
+
 @functools.cache
 def gpu_missing() -> str | None:
     """Why no GPU can be used, in one line, or None where one can be."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Self
 
 
@@ -10,14 +11,13 @@ class RemovableHandle:
 
     def __init__(self, hooks: list[Any], hook: Any, position: int | None = None) -> None:
         """Put `hook` into `hooks`, at the end or at `position`."""
-        self._hooks, self._hook = hooks, hook
-        hooks.insert(len(hooks) if position is None else position, hook)
+        self._hooks, self._entry = hooks, partial(hook)  # a new object each time: one function may be registered twice
+        hooks.insert(len(hooks) if position is None else position, self._entry)
 
     def remove(self) -> None:
         """Take the hook back; a second time does nothing."""
-        if self._hook is not None:
-            self._hooks.remove(self._hook)
-            self._hook = None
+        if self._entry in self._hooks:
+            self._hooks.remove(self._entry)
 
     def __enter__(self) -> Self:
         return self

@@ -13,9 +13,11 @@ import numpy as np
 from . import ops
 from .autograd import Version, is_grad_enabled, register_tensor
 from .autograd import backward as run_backward
+from .convert import parse_to, to_array
 from .device import Array, array_module, device_of, to_device
-from .errors import ArgumentError, DTypeError, GraphError, RangeError, ShapeError
+from .errors import DTypeError, GraphError, RangeError, ShapeError
 from .hooks import RemovableHandle
+from .kernels.dispatch import quiet
 from .ops.elementwise import operands
 from .ops.shape import check_basic_index
 
@@ -34,7 +36,7 @@ class Tensor:
     __array_ufunc__ = None  # `array + tensor` is the tensor's business
 
     def __init__(self, data: Any, dtype: Any = None, device: str | None = None, requires_grad: bool = False) -> None:
-        self._array = _as_array(data, dtype)
+        self._array = _to_array(data, dtype)
         if device is not None:
             self._array = to_device(self._array, device)
         self._grad: Tensor | None = None
@@ -54,8 +56,8 @@ class Tensor:
         return self._array
 
     @data.setter
-    def data(self, array: Array) -> None:
-        self._array = array
+    def data(self, array: Any) -> None:
+        self._array = _to_array(array)
         self.version.count += 1
 
     @property
@@ -162,7 +164,7 @@ class Tensor:
                 )
             seed = array_module(self._array).ones(self.shape, dtype=self.dtype)
         else:
-            seed = gradient.data if isinstance(gradient, Tensor) else _as_array(gradient, self.dtype)
+            seed = gradient.data if isinstance(gradient, Tensor) else _to_array(gradient, self.dtype)
             if seed.shape != self.shape or seed.dtype != self.dtype:
                 raise ShapeError(
                     f"backward: gradient is {seed.shape}, {seed.dtype}; the tensor is {self.shape}, {self.dtype}"
@@ -265,31 +267,35 @@ class Tensor:
 
     # Writing in place: outside of the graph only
 
-    def _write(self, op: str, other: Any = None) -> None:
+    def _check_write(self, op: str, other: Any) -> None:
         if is_grad_enabled() and (self.requires_grad or (isinstance(other, Tensor) and other.requires_grad)):
             raise GraphError(f"{op} writes in place, which is not recorded; write it out of place, or use no_grad()")
-        self.version.count += 1
+        if not getattr(self._array.flags, "writeable", True):
+            raise GraphError(f"{op} into a read-only array; clone() it first")
 
     def _update(self, op: str, ufunc: str, other: Any) -> Self:
-        self._write(op, other)
+        self._check_write(op, other)
         _, other = operands(op, self.detach(), other)
         value = other.data if isinstance(other, Tensor) else other
         try:
-            getattr(array_module(self._array), ufunc)(self._array, value, out=self._array)
+            with quiet():
+                getattr(array_module(self._array), ufunc)(self._array, value, out=self._array)
         except TypeError as error:
             raise DTypeError(f"{op}: {error}") from None
         except ValueError as error:
             raise ShapeError(f"{op}: {error}") from None
+        self.version.count += 1
         return self
 
     __iadd__, __isub__ = partialmethod(_update, "+=", "add"), partialmethod(_update, "-=", "subtract")
     __imul__, __itruediv__ = partialmethod(_update, "*=", "multiply"), partialmethod(_update, "/=", "divide")
 
     def __setitem__(self, where: Any, value: Any) -> None:
-        self._write("item assignment", value)
+        self._check_write("item assignment", value)
         parts = check_basic_index("item assignment", where)
         try:
             self._array[parts] = value.data if isinstance(value, Tensor) else value
+            self.version.count += 1
         except IndexError as error:
             raise RangeError(f"item assignment: {where!r} does not fit shape {self.shape}: {error}") from None
         except ValueError as error:
@@ -327,7 +333,10 @@ class Tensor:
 
     # Comparisons, without gradient
 
-    def _compare(self, other: Any, relation: Callable[[Any, Any], Any]) -> Tensor:
+    def _compare(self, other: Any, relation: Callable[[Any, Any], Any]) -> Any:
+        if other is None:
+            return NotImplemented
+        other = other.item() if isinstance(other, np.generic) else other
         try:
             return Tensor(relation(self._array, other._array if isinstance(other, Tensor) else other))
         except ValueError as error:
@@ -359,38 +368,10 @@ class Tensor:
         return format(self.item(), spec) if spec and self.numel() == 1 else repr(self)
 
 
+def _to_array(data: Any, dtype: Any = None) -> Array:
+    return to_array(data._array if isinstance(data, Tensor) else data, dtype)
+
+
 def tensor(data: Any, dtype: Any = None, device: str | None = None, requires_grad: bool = False) -> Tensor:
     """A Tensor with a copy of `data`: numbers, nested lists, an array or a Tensor."""
-    return Tensor(_as_array(data, dtype).copy(), device=device, requires_grad=requires_grad)
-
-
-def parse_to(args: tuple[Any, ...], device: str | None, dtype: Any) -> tuple[str | None, Any]:
-    """The arguments of `to`, in which a device and a dtype may stand by position. Raises ArgumentError."""
-    for value in (v for v in args if v is not None):
-        if isinstance(value, str) and (value in ("cpu", "auto") or value.startswith("cuda")):
-            device = value
-            continue
-        try:
-            dtype = np.dtype(value)
-        except TypeError:
-            raise ArgumentError(f"to({value!r}): neither a device ('cpu', 'cuda', 'cuda:1') nor a dtype") from None
-    return device, None if dtype is None else np.dtype(dtype)
-
-
-def _as_array(data: Any, dtype: Any) -> Array:
-    if isinstance(data, Tensor):
-        array = data._array
-    elif hasattr(data, "dtype") and hasattr(data, "__array__") and type(data).__module__.partition(".")[0] != "cupy":
-        array = np.asarray(data)
-    elif hasattr(data, "dtype"):
-        array = data
-    else:
-        try:
-            array = np.asarray(data)
-        except ValueError as error:
-            raise ShapeError(f"Tensor: {error}") from None
-        if array.dtype == np.float64:
-            array = array.astype(np.float32)
-    if array.dtype.kind not in "fiub":
-        raise DTypeError(f"Tensor: takes numbers, not {array.dtype} ({type(data).__name__})")
-    return array if dtype is None or array.dtype == np.dtype(dtype) else array.astype(dtype)
+    return Tensor(_to_array(data, dtype).copy(), device=device, requires_grad=requires_grad)

@@ -19,6 +19,22 @@ from .ops import cross_entropy
 from .tensor import Tensor
 
 
+def positive(text: str) -> int:
+    """An argparse type: an int of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise ValueError(f"{value} is less than 1")
+    return value
+
+
+def natural(text: str) -> int:
+    """An argparse type: an int of at least 0."""
+    value = int(text)
+    if value < 0:
+        raise ValueError(f"{value} is less than 0")
+    return value
+
+
 class Average:
     """The mean of values that stand for unequal numbers of examples."""
 

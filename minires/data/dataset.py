@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import ArgumentError, DataError
 from .transforms import Transform
 
 
@@ -19,7 +19,10 @@ class ImageDataset:
     def __init__(
         self, images: np.ndarray, labels: np.ndarray, classes: Sequence[str], transform: Transform | None = None
     ) -> None:
-        if images.ndim != 4 or len(images) != len(labels):
+        images, labels = np.asarray(images), np.asarray(labels)
+        if labels.dtype.kind not in "iu" and len(labels):
+            raise DataError(f"labels must be class numbers of an integer type, not {labels.dtype}")
+        if images.ndim != 4 or labels.shape != images.shape[:1]:
             raise DataError(
                 f"images must be (N, H, W, C) with N labels, but are {images.shape} with {len(labels)} labels"
             )
@@ -46,5 +49,7 @@ class ImageDataset:
         return images, self.labels[index]
 
     def take(self, count: int | None) -> ImageDataset:
-        """The first `count` examples as a data set of their own; all of them for None."""
+        """The first `count` examples as a data set of their own; all of them for None. Raises ArgumentError below 1."""
+        if count is not None and count < 1:
+            raise ArgumentError(f"take: {count} examples; at least 1 is needed")
         return ImageDataset(self.images[:count], self.labels[:count], self.classes, self.transform)

@@ -18,9 +18,10 @@ class DataLoader:
     """Iterate over a data set in batches, as tuples of Tensors: images (N, H, W, C) and labels (N,).
 
     `dataset` needs `__len__` and `__getitem__`; torchvision's work, with their transforms. A data set with
-    `batch(index, epoch)`, as all of minires have, is asked for whole batches. With `shuffle` the order is a function of
-    (seed, epoch); each iteration is one epoch, and `set_epoch` says which comes next. `num_workers` threads prepare
-    batches ahead; 0 prepares each when it is asked for. Raises DataError where an example cannot be loaded.
+    `batch(index, epoch)`, as all of minires have, is asked for whole batches unless `collate_fn` is given. With `shuffle`
+    the order is a function of (seed, epoch); each iteration is one epoch, and `set_epoch` says which comes next.
+    `num_workers` threads prepare batches ahead; 0 prepares each when it is asked for. Raises DataError where an example
+    cannot be loaded.
 
     Transforms of minires draw alike whatever thread runs them. torchvision's draw from torch's one stream: for the same
     draws in every run, leave `num_workers` at 0.
@@ -79,7 +80,7 @@ class DataLoader:
 
     def _load(self, index: np.ndarray, epoch: int) -> tuple[np.ndarray, ...]:
         try:
-            if hasattr(self.dataset, "batch"):
+            if hasattr(self.dataset, "batch") and self.collate_fn is collate:
                 return self.dataset.batch(index, epoch)
             return self.collate_fn([self.dataset[int(i)] for i in index])
         except Exception as error:

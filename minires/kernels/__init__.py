@@ -3,6 +3,7 @@
 from . import cpu as cpu
 from .dispatch import Accepts as Accepts
 from .dispatch import kernel as kernel
+from .dispatch import quiet as quiet
 from .dispatch import registry as registry
 from .dispatch import use as use
 from .dispatch import variant as variant

@@ -18,8 +18,8 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from ..device import device_of
-from ..errors import ArgumentError, DeviceError
+from ..device import check_one_device, device_of
+from ..errors import ArgumentError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -59,21 +59,23 @@ class Kernel:
     portable: Variant
     variants: list[Variant] = field(default_factory=list)
 
+    def find(self, name: str) -> Variant:
+        """The implementation of a name. Raises ArgumentError for an unknown one."""
+        implementations = (self.portable, *self.variants)
+        for v in implementations:
+            if v.name == name:
+                return v
+        names = ", ".join(v.name for v in implementations)
+        raise ArgumentError(f"kernel {self.name} has no variant {name!r}: it has {names}")
+
     def choose(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Variant:
         """The implementation that runs for these arguments. Raises DeviceError for arrays of two devices."""
         arrays = [a for a in (*args, *kwargs.values()) if hasattr(a, "dtype") and hasattr(a, "shape")]
-        devices = {device_of(a) for a in arrays}
-        if len(devices) > 1:
-            raise DeviceError(
-                f"{self.name}: arrays on {' and '.join(sorted(devices))}; move them to one with .to(device)"
-            )
+        check_one_device(self.name, arrays)
         forced = _forced.get()
         wanted = forced.get(self.name, forced.get(""))
         if wanted is not None:
-            chosen = next((v for v in (self.portable, *self.variants) if v.name == wanted), None)
-            if chosen is None:
-                names = ", ".join(v.name for v in (self.portable, *self.variants))
-                raise ArgumentError(f"kernel {self.name} has no variant {wanted!r}: it has {names}")
+            chosen = self.find(wanted)
             if chosen.accepts and not chosen.accepts(arrays):
                 given = ", ".join(f"{a.dtype} {a.shape} on {device_of(a)}" for a in arrays)
                 raise ArgumentError(
@@ -131,7 +133,10 @@ def use(variant: str | None = None, /, **kernels: str) -> Iterator[None]:
         raise ArgumentError(
             f"use({variant!r}): only 'portable' exists for every kernel; name one: use(conv2d={variant!r})"
         )
-    token = _forced.set({**_forced.get(), **({"": variant} if variant else {}), **kernels})
+    for name, wanted in kernels.items():
+        registry[name].find(wanted)
+    outer = {"": variant} if variant else _forced.get()
+    token = _forced.set({**outer, **kernels})
     try:
         yield
     finally:

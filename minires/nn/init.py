@@ -28,9 +28,9 @@ def fan_in_and_out(tensor: Tensor) -> tuple[int, int]:
     )
 
 
-def gain(nonlinearity: str, a: float = 0.0) -> float:
-    """The factor that keeps the variance through a nonlinearity; `a` is leaky ReLU's slope."""
-    gains = {"linear": 1.0, "relu": math.sqrt(2), "leaky_relu": math.sqrt(2 / (1 + a * a))}
+def calculate_gain(nonlinearity: str, param: float = 0.01) -> float:
+    """The factor that keeps the variance through a nonlinearity; `param` is leaky ReLU's slope."""
+    gains = {"linear": 1.0, "relu": math.sqrt(2), "leaky_relu": math.sqrt(2 / (1 + param * param))}
     if nonlinearity not in gains:
         raise ArgumentError(f"init: unknown nonlinearity {nonlinearity!r}; there are {', '.join(gains)}")
     return gains[nonlinearity]
@@ -40,7 +40,7 @@ def _kaiming_std(tensor: Tensor, a: float, mode: str, nonlinearity: str) -> floa
     if mode not in ("fan_in", "fan_out"):
         raise ArgumentError(f"init: mode must be 'fan_in' or 'fan_out', not {mode!r}")
     fan = fan_in_and_out(tensor)[mode == "fan_out"]
-    return gain(nonlinearity, a) / math.sqrt(max(fan, 1))
+    return calculate_gain(nonlinearity, a) / math.sqrt(max(fan, 1))
 
 
 def kaiming_normal_(

@@ -40,6 +40,7 @@ class Conv2d(Module):
         kernel_size: Pair,
         stride: Pair = 1,
         padding: Pair = 0,
+        *,
         bias: bool = True,
         generator: np.random.Generator | None = None,
     ) -> None:
@@ -96,10 +97,11 @@ def _uniform_bias(size: int, weight: Tensor, generator: np.random.Generator | No
 class BatchNorm2d(Module):
     """Normalise each channel of (N, H, W, num_features); see ops.batch_norm.
 
-    `forward(x, add=shortcut, relu=True)` adds and applies ReLU in the same op: the end of a residual block.
+    `forward(x, add=shortcut, relu=True)` adds and applies ReLU in the same op: the end of a residual block. With
+    momentum=None the running statistics are the plain means over all batches so far.
     """
 
-    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1) -> None:
         super().__init__()
         _positive("BatchNorm2d", num_features=num_features)
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
@@ -110,13 +112,13 @@ class BatchNorm2d(Module):
         self.num_batches_tracked = Buffer(np.zeros((), np.int64))
 
     def forward(self, x: Any, add: Any = None, relu: bool = False) -> Tensor:
-        y = ops.batch_norm(
-            x, self.running_mean, self.running_var, self.weight, self.bias,
-            self.training, self.momentum, self.eps, add=add, relu=relu,
-        )  # fmt: skip
         if self.training:
             self.num_batches_tracked[...] = self.num_batches_tracked + 1
-        return y
+        momentum = 1 / max(1, self.num_batches_tracked.item()) if self.momentum is None else self.momentum
+        return ops.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias,
+            self.training, momentum, self.eps, add=add, relu=relu,
+        )  # fmt: skip
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, {_settings(eps=self.eps, momentum=self.momentum)}"
@@ -150,13 +152,13 @@ class AvgPool2d(_Pool2d):
     """The mean of each window of (N, H, W, C), padding counted in unless count_include_pad=False."""
 
     def __init__(
-        self, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0, count_include_pad: bool = True
+        self, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0, *, count_include_pad: bool = True
     ) -> None:
         super().__init__(kernel_size, stride, padding)
         self.count_include_pad = count_include_pad
 
     def forward(self, x: Any) -> Tensor:
-        return ops.avg_pool2d(x, self.kernel_size, self.stride, self.padding, self.count_include_pad)
+        return ops.avg_pool2d(x, self.kernel_size, self.stride, self.padding, count_include_pad=self.count_include_pad)
 
 
 class AdaptiveAvgPool2d(Module):
@@ -211,7 +213,7 @@ class LogSoftmax(_AlongDim):
 
 
 class _Loss(Module):
-    def __init__(self, reduction: str = "mean") -> None:
+    def __init__(self, *, reduction: str = "mean") -> None:
         super().__init__()
         self.reduction = reduction
 
@@ -223,14 +225,14 @@ class NLLLoss(_Loss):
     """Minus the log-probability (N, C) at the target (N,)."""
 
     def forward(self, input: Any, target: Any) -> Tensor:
-        return ops.nll_loss(input, target, self.reduction)
+        return ops.nll_loss(input, target, reduction=self.reduction)
 
 
 class CrossEntropyLoss(_Loss):
     """Softmax cross-entropy of logits (N, C) with class numbers (N,)."""
 
     def forward(self, input: Any, target: Any) -> Tensor:
-        return ops.cross_entropy(input, target, self.reduction)
+        return ops.cross_entropy(input, target, reduction=self.reduction)
 
 
 class Sequential(Module):

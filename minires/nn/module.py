@@ -7,11 +7,12 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from ..autograd import no_grad
+from ..autograd import no_grad, zero_grad
+from ..convert import parse_to
 from ..device import to_device
 from ..errors import ArgumentError, CheckpointError, DTypeError
 from ..hooks import RemovableHandle
-from ..tensor import Tensor, parse_to
+from ..tensor import Tensor
 
 # The axes of a convolution weight in minires' order, HWIO, that make PyTorch's order, OIHW; and back.
 OIHW_FROM_HWIO, HWIO_FROM_OIHW = (3, 2, 0, 1), (2, 3, 1, 0)
@@ -91,15 +92,24 @@ class Module:
 
     def register_parameter(self, name: str, value: Parameter | None) -> None:
         """Same as assigning it; None reserves the name."""
-        self._parameters[name] = value
+        self._register("_parameters", Parameter, name, value)
 
     def register_buffer(self, name: str, value: Tensor | None) -> None:
-        """Add a tensor to the module's state; None reserves the name."""
-        self._buffers[name] = value if value is None or isinstance(value, Buffer) else Buffer(value)
+        """Add a tensor to the module's state, which need not be a Buffer; None reserves the name."""
+        self._register("_buffers", Buffer, name, Buffer(value) if type(value) is Tensor else value)
 
     def add_module(self, name: str, module: Module | None) -> None:
-        """Same as assigning it."""
-        self._modules[name] = module
+        """Same as assigning it, under a name that need not be a Python name."""
+        self._register("_modules", Module, name, module)
+
+    def _register(self, store: str, kind: type, name: str, value: Any) -> None:
+        if not name or "." in name or (name not in self.__dict__[store] and hasattr(self, name)):
+            raise ArgumentError(
+                f"{type(self).__name__}: {name!r} is no name for a {kind.__name__}: empty, dotted or taken"
+            )
+        if value is not None and not isinstance(value, kind):
+            raise DTypeError(f"{type(self).__name__}.{name} must be a {kind.__name__}, not a {type(value).__name__}")
+        self.__dict__[store][name] = value
 
     # Walking the tree, in order of assignment
 
@@ -112,13 +122,13 @@ class Module:
     def modules(self) -> Iterator[Module]:
         return (module for _, module in self.named_modules())
 
-    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
-        """Every module under its dotted name, this one first, one that stands at two places once."""
+    def named_modules(self, prefix: str = "", remove_duplicate: bool = True) -> Iterator[tuple[str, Module]]:
+        """Every module under its dotted name, this one first; one that stands at two places once, or under both."""
         seen: set[int] = set()
         stack: list[tuple[str, Module]] = [(prefix, self)]
         while stack:
             name, module = stack.pop()
-            if id(module) in seen:
+            if remove_duplicate and id(module) in seen:
                 continue
             seen.add(id(module))
             yield name, module
@@ -154,8 +164,9 @@ class Module:
 
     def train(self, mode: bool = True) -> Self:
         """Training mode, here and in all children: batch norm uses the batch's statistics."""
-        for module in self.modules():
-            module.training = mode
+        self.training = mode
+        for child in self.children():
+            child.train(mode)
         return self
 
     def eval(self) -> Self:
@@ -170,8 +181,7 @@ class Module:
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the parameters' gradients, or set them to zero."""
-        for p in self.parameters():
-            p.grad = None if set_to_none or p.grad is None else Tensor(p.grad.data * 0)
+        zero_grad(self.parameters(), set_to_none)
 
     def to(self, *args: Any, device: str | None = None, dtype: Any = None) -> Self:
         """Move to a device, or turn all floating parameters and buffers into another dtype, in place."""
@@ -191,7 +201,7 @@ class Module:
     # State
 
     def _state(self) -> Iterator[tuple[str, Tensor]]:
-        for prefix, module in self.named_modules():
+        for prefix, module in self.named_modules(remove_duplicate=False):
             for name, value in (*module._parameters.items(), *module._buffers.items()):
                 if value is not None:
                     yield f"{prefix}.{name}" if prefix else name, value
@@ -210,9 +220,10 @@ class Module:
     def load_state_dict(self, state_dict: Any, strict: bool = True, layout: str = "HWIO") -> IncompatibleKeys:
         """Copy values, of any array type, into the parameters and buffers of the same names.
 
-        `layout` is that of the given convolution weights: "OIHW" for a PyTorch state dict. Everything is checked before
-        the first value is copied. Raises CheckpointError that lists every missing, unexpected and mis-shaped entry;
-        `strict=False` skips missing and unexpected ones.
+        `layout` is that of the given convolution weights: "OIHW" for a PyTorch state dict. (A Linear layer after a
+        flattened map larger than 1x1 takes its pixels in another order there; it is not converted.) All is checked
+        before the first value is copied. Raises CheckpointError that lists every missing, unexpected and mis-shaped
+        entry; `strict=False` skips missing and unexpected ones.
         """
         _check_layout(layout)
         own, given = dict(self._state()), dict(state_dict)
@@ -224,7 +235,7 @@ class Module:
             problems += [f"unexpected {k!r}{_nearest(k, missing)}" for k in unexpected]
         for name in (k for k in own if k in given):
             target, value = own[name], given[name]
-            array = to_device(value.data, "cpu") if isinstance(value, Tensor) else np.asarray(value)
+            array = np.asarray(to_device(value.data if isinstance(value, Tensor) else value, "cpu"))
             if layout == "OIHW" and _is_conv(target) and array.ndim == 4:
                 array = array.transpose(HWIO_FROM_OIHW)
             if array.shape != target.shape:

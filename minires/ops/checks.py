@@ -52,7 +52,7 @@ def _add_batch_axis(x: Any) -> str:
 
 def pair(op: str, name: str, value: Pair, least: int) -> tuple[int, int]:
     """An int, or two, each at least `least`, as two. Raises ArgumentError."""
-    both = (value, value) if isinstance(value, int) else value
+    both = (value, value) if isinstance(value, (int, np.integer)) else value
     good = isinstance(both, (tuple, list)) and len(both) == 2 and all(isinstance(v, (int, np.integer)) for v in both)
     if not good or min(both) < least:
         raise ArgumentError(f"{op}: {name} must be one int or two, of at least {least}, not {value!r}")
@@ -77,8 +77,8 @@ def dimension(op: str, dim: int, ndim: int) -> int:
 
 
 def dimensions(op: str, dim: int | tuple[int, ...] | None, ndim: int) -> tuple[int, ...]:
-    """None (all), one dimension or several, counted from the first. Raises RangeError, ArgumentError for repeats."""
-    if dim is None:
+    """None or () (all), one dimension or several, from the first. Raises RangeError, ArgumentError for repeats."""
+    if dim is None or dim == ():
         return tuple(range(ndim))
     axes = tuple(dimension(op, d, ndim) for d in (dim if isinstance(dim, (tuple, list)) else (dim,)))
     if len(set(axes)) < len(axes):

@@ -20,14 +20,15 @@ class Conv2d(Function):
               x2, w2, y2, gy2: x, w, y, gy as matrices, their leading axes merged
     Forward   cols = im2col(x) (N*OH*OW, KH*KW*C);  y2 = cols @ w2 + b
     Backward  gw2 = cols^T @ gy2;  gx = col2im(gy2 @ w2^T), col2im being the adjoint of im2col;  gb = sum of gy2's rows
-    Saves     x, w. cols is rebuilt in backward: it is KH*KW/S^2 times as large as x.
+    Saves     w if gx is needed, x if gw is. cols is rebuilt in backward: it is KH*KW/S^2 times as large as x.
     Cost      2*N*O*C*KH*KW*OH*OW flops forward, twice that backward
     """
 
     geometry: ConvGeometry
 
     def forward(self, x: Any, w: Any, b: Any) -> Any:
-        self.save(x, w)
+        self.save(x if self.needs[1] else None, w if self.needs[0] else None)
+        self.shapes = x.shape, w.shape
         y = conv2d_kernel(x, w, self.geometry)
         if b is not None:
             y += b
@@ -35,8 +36,8 @@ class Conv2d(Function):
 
     def backward(self, gy: Any) -> Any:
         x, w = self.saved
-        gx = conv2d_grad_input(gy, w, x.shape, self.geometry) if self.needs[0] else None
-        gw = conv2d_grad_weight(gy, x, w.shape, self.geometry) if self.needs[1] else None
+        gx = conv2d_grad_input(gy, w, self.shapes[0], self.geometry) if self.needs[0] else None
+        gw = conv2d_grad_weight(gy, x, self.shapes[1], self.geometry) if self.needs[1] else None
         gb = sum_axes(gy, (0, 1, 2)) if self.needs[2] else None
         return gx, gw, gb
 

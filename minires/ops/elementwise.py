@@ -56,10 +56,10 @@ class Sub(Binary):
 
 @dataclass(eq=False)
 class Mul(Binary):
-    """y = a * b. ga = gy * b; gb = gy * a. Saves a and b."""
+    """y = a * b. ga = gy * b; gb = gy * a. Saves b if ga is needed, a if gb is."""
 
     def forward(self, a: Any, b: Any) -> Any:
-        self.save(a, b)
+        self.save(a if self.needs[1] else None, b if self.needs[0] else None)
         return a * b
 
     def partials(self, gy: Any) -> Any:
@@ -69,11 +69,11 @@ class Mul(Binary):
 
 @dataclass(eq=False)
 class Div(Binary):
-    """y = a / b. ga = gy / b; gb = -gy * y / b. Saves b and y."""
+    """y = a / b. ga = gy / b; gb = -gy * y / b. Saves b, and y if gb is needed."""
 
     def forward(self, a: Any, b: Any) -> Any:
         y = a / b
-        self.save(b, y)
+        self.save(b, y if self.needs[1] else None)
         return y
 
     def partials(self, gy: Any) -> Any:
@@ -84,18 +84,25 @@ class Div(Binary):
 
 @dataclass(eq=False)
 class Pow(Binary):
-    """y = a ** b. ga = gy * b * a**(b-1), 0 where b = 0; gb = gy * y * log(a), 0 where a = 0 <= b. Saves a, b and y."""
+    """y = a ** b. ga = gy * b * a**(b-1), 0 where b = 0; gb = gy * y * log(a), 0 where a = 0 <= b.
+
+    Saves a, b, and y if gb is needed.
+    """
 
     def forward(self, a: Any, b: Any) -> Any:
         y = a**b
-        self.save(a, b, y)
+        self.save(a, b, y if self.needs[1] else None)
         return y
 
     def partials(self, gy: Any) -> Any:
         (a, b, y), ga, gb = self.saved, None, None
         xp = array_module(gy)
         if self.needs[0]:
-            ga = xp.where(b == 0, 0, gy * (b * a ** (b - 1)))
+            ga = gy * (b * a ** (b - 1))
+            if is_scalar(b):
+                ga = ga if b else xp.zeros_like(ga)
+            else:
+                ga = xp.where(b == 0, 0, ga)
         if self.needs[1]:
             zero = (a == 0) & (b >= 0)
             gb = xp.where(zero, 0, gy * y * xp.log(xp.where(zero, 1, a).astype(gy.dtype)))
@@ -218,13 +225,15 @@ def operands(op: str, a: Any, b: Any, to_float: bool = False) -> tuple[Any, Any]
     a, b = (v.item() if isinstance(v, np.generic) else v for v in (a, b))  # np.sqrt(2) is a number, not float64 data
     a, b = (v if is_scalar(v) else as_tensor(v) for v in (a, b))
     tensors = [v for v in (a, b) if is_tensor(v)]
-    floats = [v for v in tensors if v.dtype.kind == "f"]
-    if floats:  # as in PyTorch, one without dimensions does not widen one that has some
-        dtype = np.result_type(*(v.dtype for v in [v for v in floats if v.ndim] or floats))
-    elif to_float or any(isinstance(v, float) for v in (a, b)):
+    for kinds in ("f", "iu", "b"):
+        found = [v for v in tensors if v.dtype.kind in kinds]
+        if found:
+            break
+    floating = bool(found) and kinds == "f"
+    if not found or (not floating and (to_float or any(isinstance(v, float) for v in (a, b)))):
         dtype = np.dtype(np.float32)
-    else:
-        dtype = np.result_type(*(v.dtype for v in tensors)) if tensors else np.dtype(np.float32)
+    else:  # as in PyTorch, one without dimensions does not widen one of its kind that has some
+        dtype = np.result_type(*(v.dtype for v in [v for v in found if v.ndim] or found))
     if dtype.kind not in "fiub":
         raise DTypeError(f"{op}: takes numbers, not {dtype}")
     a, b = (cast(v, dtype) if is_tensor(v) else v for v in (a, b))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,18 +20,19 @@ class MatMul(Function):
     Shapes    a (..., M, K); b (..., K, N); y (..., M, N)
     Forward   y = a @ b
     Backward  ga = gy @ b^T;  gb = a^T @ gy, each summed over the axes along which it was repeated
-    Saves     a, b
+    Saves     b if ga is needed, a if gb is
     Cost      2*M*K*N flops forward, twice that backward
     """
 
     def forward(self, a: Any, b: Any) -> Any:
-        self.save(a, b)
+        self.save(a if self.needs[1] else None, b if self.needs[0] else None)
+        self.shapes = a.shape, b.shape
         return a @ b
 
     def backward(self, gy: Any) -> Any:
         a, b = self.saved
-        ga = sum_to_shape(gy @ b.swapaxes(-1, -2), a.shape) if self.needs[0] else None
-        gb = sum_to_shape(a.swapaxes(-1, -2) @ gy, b.shape) if self.needs[1] else None
+        ga = sum_to_shape(gy @ b.swapaxes(-1, -2), self.shapes[0]) if self.needs[0] else None
+        gb = sum_to_shape(a.swapaxes(-1, -2) @ gy, self.shapes[1]) if self.needs[1] else None
         return ga, gb
 
 
@@ -41,12 +43,12 @@ class Linear(Function):
     Shapes    x (..., I); w (O, I); b (O,) or None; y (..., O).  x2, gy2: leading axes merged
     Forward   y = x @ w^T + b
     Backward  gx = gy @ w;  gw = gy2^T @ x2;  gb = sum of gy2's rows
-    Saves     x, w
+    Saves     w if gx is needed, x if gw is
     Cost      2*N*I*O flops forward for N rows, twice that backward
     """
 
     def forward(self, x: Any, w: Any, b: Any) -> Any:
-        self.save(x, w)
+        self.save(x if self.needs[1] else None, w if self.needs[0] else None)
         y = x @ w.T
         if b is not None:
             y += b
@@ -54,9 +56,10 @@ class Linear(Function):
 
     def backward(self, gy: Any) -> Any:
         x, w = self.saved
-        gy2, x2 = gy.reshape(-1, len(w)), x.reshape(-1, w.shape[1])
+        rows = math.prod(gy.shape[:-1])
+        gy2 = gy.reshape(rows, gy.shape[-1])
         gx = gy @ w if self.needs[0] else None
-        gw = gy2.T @ x2 if self.needs[1] else None
+        gw = gy2.T @ x.reshape(rows, x.shape[-1]) if self.needs[1] else None
         gb = sum_axes(gy2, (0,)) if self.needs[2] else None
         return gx, gw, gb
 

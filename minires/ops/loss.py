@@ -136,7 +136,7 @@ def log_softmax(input: Any, dim: int) -> Any:
     return _along("log_softmax", LogSoftmax, input, dim)
 
 
-def nll_loss(input: Any, target: Any, reduction: str = "mean") -> Any:
+def nll_loss(input: Any, target: Any, *, reduction: str = "mean") -> Any:
     """Minus the entry of input (N, C) at target (N,), averaged. The mean of nothing is NaN.
 
     Raises RangeError for a target outside [0, C), ShapeError, DTypeError.
@@ -145,7 +145,7 @@ def nll_loss(input: Any, target: Any, reduction: str = "mean") -> Any:
     return _reduce("nll_loss", NLLLoss()(input, target), reduction)
 
 
-def cross_entropy(input: Any, target: Any, reduction: str = "mean") -> Any:
+def cross_entropy(input: Any, target: Any, *, reduction: str = "mean") -> Any:
     """Softmax cross-entropy of logits input (N, C) with class numbers target (N,), averaged.
 
     The mean of nothing is NaN. Raises RangeError for a target outside [0, C), ShapeError, DTypeError.

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..autograd import Function, no_grad
 from ..device import array_module
-from ..errors import ShapeError
+from ..errors import DTypeError, ShapeError
 from ..kernels import batch_norm_apply, batch_norm_grad, batch_norm_statistics, relu_grad, sum_axes
 from .checks import as_tensor, check_float
 from .elementwise import add as add_op
@@ -124,6 +124,10 @@ def batch_norm(
     xp, dtype = array_module(input.data), input.dtype
     gamma = as_tensor(xp.ones(channels, dtype=dtype) if weight is None else weight)
     beta = as_tensor(xp.zeros(channels, dtype=dtype) if bias is None else bias)
+    if isinstance(running_mean, (list, tuple)) or isinstance(running_var, (list, tuple)):
+        raise DTypeError(
+            "batch_norm: running_mean and running_var are written in place: pass Tensors or arrays, not lists"
+        )
     running_mean = None if running_mean is None else as_tensor(running_mean)
     running_var = None if running_var is None else as_tensor(running_var)
     _check(input, channels, weight=gamma, bias=beta, running_mean=running_mean, running_var=running_var)

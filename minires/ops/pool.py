@@ -7,7 +7,7 @@ from typing import Any
 
 from ..autograd import Function
 from ..device import array_module
-from ..errors import ArgumentError
+from ..errors import ArgumentError, DTypeError
 from ..kernels import ConvGeometry, avg_pool2d_grad, max_pool2d_grad, sum_axes
 from ..kernels import avg_pool2d as avg_pool2d_kernel
 from ..kernels import max_pool2d as max_pool2d_kernel
@@ -106,11 +106,13 @@ def _window(
 def max_pool2d(input: Any, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0) -> Any:
     """The largest value of each window of input (N, H, W, C): (N, OH, OW, C). `stride` is the window's size if None."""
     input = as_tensor(input)
+    if input.dtype == bool:
+        raise DTypeError("max_pool2d: takes numbers, not booleans; convert with input.to('float32')")
     return MaxPool2d(*_window("max_pool2d", input, kernel_size, stride, padding))(input)
 
 
 def avg_pool2d(
-    input: Any, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0, count_include_pad: bool = True
+    input: Any, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0, *, count_include_pad: bool = True
 ) -> Any:
     """The mean of each window of input (N, H, W, C): (N, OH, OW, C). The stride is the window's size if None."""
     input = as_tensor(input)

@@ -6,11 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ..autograd import Function, wrap
+from ..autograd import Function, is_tensor, wrap
 from ..device import array_module
 from ..errors import DTypeError, ShapeError
 from ..kernels import sum_axes
 from .checks import as_tensor, dimension, dimensions
+from .elementwise import maximum
 
 Dim = int | tuple[int, ...] | None
 
@@ -111,11 +112,13 @@ def mean(input: Any, dim: Dim = None, keepdim: bool = False) -> Any:
     return Mean(dimensions("mean", dim, input.ndim), keepdim)(input)
 
 
-def max(input: Any, dim: int | None = None, keepdim: bool = False) -> Any:
+def max(input: Any, dim: Any = None, keepdim: bool = False) -> Any:
     """The largest element; with `dim`, (values, indices) of the largest along it. NaN counts as largest.
 
-    Equal largest elements share the gradient; with `dim` the first takes all.
+    Equal largest elements share the gradient; with `dim` the first takes all. With a second tensor: maximum().
     """
+    if is_tensor(dim):
+        return maximum(input, dim)
     input = as_tensor(input)
     _check_nonempty("max", input, dim)
     if dim is None:

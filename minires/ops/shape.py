@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Function
+from ..autograd import Function, is_tensor
 from ..device import array_module
 from ..errors import ArgumentError, RangeError, ShapeError
 from .checks import as_tensor, dimension
@@ -54,7 +54,8 @@ class Index(Function):
 
     def forward(self, x: Any) -> Any:
         self.shape = x.shape
-        return x[self.place]
+        whole = self.place if any(part is Ellipsis for part in self.place) else (*self.place, ...)
+        return x[whole]  # with an ellipsis a single element is a view, too
 
     def backward(self, gy: Any) -> Any:
         gx = array_module(gy).zeros(self.shape, dtype=gy.dtype)
@@ -108,7 +109,10 @@ def transpose(input: Any, dim0: int, dim1: int) -> Any:
 
 def check_basic_index(op: str, where: Any) -> tuple[Any, ...]:
     """An index of numbers, slices, None and ... as a tuple. Raises ArgumentError for arrays and lists."""
-    parts = where if isinstance(where, tuple) else (where,)
+    parts = tuple(
+        int(part) if is_tensor(part) and part.ndim == 0 and part.dtype.kind in "iu" else part
+        for part in (where if isinstance(where, tuple) else (where,))
+    )
     for part in parts:
         if isinstance(part, bool) or not (part is None or isinstance(part, (int, np.integer, slice, EllipsisType))):
             raise ArgumentError(

@@ -13,7 +13,6 @@ class LRScheduler:
 
     def __init__(self, optimizer: Optimizer) -> None:
         self.optimizer = optimizer
-        self.base_lrs = [group["lr"] for group in optimizer.param_groups]
         self.last_epoch = 0
         self._set()
 
@@ -27,8 +26,8 @@ class LRScheduler:
         self._set()
 
     def _set(self) -> None:
-        for group, initial in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
-            group["lr"] = self.rate(initial, self.last_epoch)
+        for group in self.optimizer.param_groups:  # the first rate stays with its group, also of one added later
+            group["lr"] = self.rate(group.setdefault("initial_lr", group["lr"]), self.last_epoch)
 
     def get_last_lr(self) -> list[float]:
         """The current rate of each group."""
@@ -48,7 +47,7 @@ class MultiStepLR(LRScheduler):
     """The rate times `gamma` at each of `milestones`, counted in steps."""
 
     def __init__(self, optimizer: Optimizer, milestones: Iterable[int], gamma: float = 0.1) -> None:
-        self.milestones, self.gamma = sorted(milestones), gamma
+        self.milestones, self.gamma = sorted(int(m) for m in milestones), float(gamma)
         super().__init__(optimizer)
 
     def rate(self, initial: float, epoch: int) -> float:

@@ -6,7 +6,10 @@ import copy
 from collections.abc import Iterable
 from typing import Any
 
-from ..autograd import is_tensor, wrap
+import numpy as np
+
+from ..autograd import is_tensor, zero_grad
+from ..convert import to_array
 from ..device import device_of, to_device
 from ..errors import ArgumentError, CheckpointError, DTypeError
 
@@ -47,13 +50,12 @@ class Optimizer:
             if id(p) in known:
                 raise ArgumentError(f"{name}: a parameter of shape {p.shape} was given twice")
             known.add(id(p))
-        self.param_groups.append({**self.defaults, **group, "params": params})
+        settings = {name: python_number(value) for name, value in {**self.defaults, **group}.items()}
+        self.param_groups.append({**settings, "params": params})
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients, or set them to zero."""
-        for group in self.param_groups:
-            for p in group["params"]:
-                p.grad = None if set_to_none or p.grad is None else wrap(p.grad.data * 0)
+        zero_grad(self._parameters(), set_to_none)
 
     def step(self) -> None:
         """Update every parameter that has a gradient."""
@@ -71,7 +73,12 @@ class Optimizer:
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over settings and state. Raises CheckpointError, and changes nothing, where groups or shapes differ."""
+        """Take over settings and state; of convolutions in minires' layout.
+
+        Raises CheckpointError, and changes nothing, where groups or shapes differ.
+        """
+        if not isinstance(state_dict, dict) or not {"state", "param_groups"} <= set(state_dict):
+            raise CheckpointError(f"{type(self).__name__}: no optimizer's state dict, but {type(state_dict).__name__}")
         groups = state_dict["param_groups"]
         ours, theirs = [len(g["params"]) for g in self.param_groups], [len(g["params"]) for g in groups]
         if ours != theirs:
@@ -80,6 +87,8 @@ class Optimizer:
             )
         params, state = self._parameters(), {}
         for key, values in state_dict["state"].items():
+            if not 0 <= int(key) < len(params):
+                raise CheckpointError(f"{type(self).__name__}: state of parameter {key}, but there are {len(params)}")
             p = params[int(key)]
             for name, value in values.items():
                 if value is not None and value.shape != p.shape:
@@ -93,5 +102,10 @@ class Optimizer:
 
 
 def _copy_like(value: Any, parameter: Any) -> Any:
-    value = value.data if is_tensor(value) else value
-    return to_device(value.astype(parameter.dtype), device_of(parameter.data))
+    array = to_array(value.data if is_tensor(value) else value, parameter.dtype)
+    return to_device(array.copy(), device_of(parameter.data))
+
+
+def python_number(value: Any) -> Any:
+    """A NumPy scalar as a Python number, beside which float32 stays float32, and which JSON can hold."""
+    return value.item() if isinstance(value, np.generic) else value

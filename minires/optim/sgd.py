@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-
 from ..errors import ArgumentError
-from ..kernels import sgd_
-from .optimizer import Optimizer
+from ..kernels import quiet, sgd_
+from .optimizer import Optimizer, python_number
 
 
 class SGD(Optimizer):
@@ -43,15 +41,11 @@ class SGD(Optimizer):
     def step(self) -> None:
         """w -= lr * v for every parameter with a gradient, in place."""
         for group in self.param_groups:
-            settings = {name: _python_number(group[name]) for name in self.defaults}
+            settings = {name: python_number(group[name]) for name in self.defaults}
             for p in group["params"]:
                 if p.grad is None:
                     continue
                 state = self.state.setdefault(p, {"momentum_buffer": None})
-                state["momentum_buffer"] = sgd_(p.data, p.grad.data, state["momentum_buffer"], **settings)
+                with quiet():
+                    state["momentum_buffer"] = sgd_(p.data, p.grad.data, state["momentum_buffer"], **settings)
                 p.version.count += 1
-
-
-def _python_number(value: Any) -> Any:
-    """A NumPy scalar as a Python number, beside which float32 stays float32."""
-    return value.item() if isinstance(value, np.generic) else value
