@@ -22,7 +22,7 @@ SGD = {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = training.ArgumentParser(__doc__)
     parser.add_argument(
         "--model", default="resnet18", help=f"one of: {', '.join(models.BUILDERS)} (default %(default)s)"
     )

@@ -16,7 +16,7 @@ from minires.nn import functional as F
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = training.ArgumentParser(__doc__)
     parser.add_argument("checkpoint", type=Path, help="a last.safetensors of train_cifar10.py")
     parser.add_argument(
         "--data-path",

@@ -39,7 +39,7 @@ RECIPE += ["seed", "limit_train", "limit_test"]
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = training.ArgumentParser(__doc__)
     add = parser.add_argument
     add("-a", "--arch", default="resnet18", help=f"one of: {', '.join(models.BUILDERS)} (default %(default)s)")
     add(
@@ -74,7 +74,7 @@ def arguments() -> argparse.Namespace:
         "--seed",
         type=training.natural,
         default=0,
-        help="of initial weights, order, crops and flips (default %(default)s)",
+        help="of weights, order, crops and flips (default %(default)s)",
     )
     add("--limit-train", type=training.positive, metavar="N", help="train on the first N images only")
     add("--limit-test", type=training.positive, metavar="N", help="test on the first N images only")
@@ -82,7 +82,7 @@ def arguments() -> argparse.Namespace:
         "--print-freq",
         type=training.positive,
         default=100,
-        help="batches between two lines of a log (default %(default)s)",
+        help="batches between two lines (default %(default)s)",
     )
     add("--output-dir", help="folder of the run (default: runs/<arch>-cifar10-<date>)")
     add("--resume", metavar="PATH|auto", help="go on from a checkpoint, or from the newest under runs/")

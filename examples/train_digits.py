@@ -15,7 +15,7 @@ MEAN, STD, SCALE = (0.3049,), (0.3759,), 16.0  # of the training images, whose g
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = training.ArgumentParser(__doc__)
     parser.add_argument(
         "--epochs",
         type=training.positive,

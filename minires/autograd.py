@@ -221,9 +221,7 @@ def _run(node: Function, pending: _Pending) -> None:
             continue
         if g is None or g.shape != edge.shape or g.dtype != edge.dtype:
             got = "None" if g is None else f"shape {g.shape}, {g.dtype}"
-            raise GraphError(
-                f"{node!r}: input {index} is of shape {edge.shape}, {edge.dtype}, but its gradient is {got}"
-            )
+            raise GraphError(f"{node!r}: the gradient of input {index} is {got}, not shape {edge.shape}, {edge.dtype}")
         if is_anomaly_enabled() and not is_finite(g):
             raise GraphError(
                 f"backward of {node!r} made a NaN or an infinity for input {index}; it was called from {node.where}"

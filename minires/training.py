@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import itertools
 import json
@@ -10,13 +11,23 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from .autograd import no_grad
 from .errors import ArgumentError, MiniresError
 from .nn import Module
 from .ops import cross_entropy
 from .tensor import Tensor
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """argparse's, which shows its description as it is written, and tells an error in one line."""
+
+    def __init__(self, description: str | None) -> None:
+        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
 
 
 def positive(text: str) -> int:

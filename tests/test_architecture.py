@@ -11,19 +11,21 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BASES = {"errors", "hooks", "random"}  # import nothing of minires, and may be imported by all
+BASES = {"errors", "hooks", "modes", "random"}  # import nothing of minires, and may be imported by all
 MAY_IMPORT = {
     "errors": set(),
     "hooks": set(),
+    "modes": set(),
     "random": set(),
     "device": set(),
     "anomaly": {"device"},
+    "convert": {"device"},
     "kernels": {"device"},
     "autograd": {"anomaly", "kernels", "device"},
     "ops": {"autograd", "kernels", "device"},
-    "tensor": {"ops", "autograd", "device"},
-    "nn": {"tensor", "ops", "autograd", "device"},
-    "optim": {"kernels", "autograd", "device"},
+    "tensor": {"ops", "autograd", "kernels", "convert", "device"},
+    "nn": {"tensor", "ops", "autograd", "convert", "device"},
+    "optim": {"kernels", "autograd", "convert", "device"},
     "data": {"kernels", "autograd", "device"},
     "models": {"nn", "ops", "tensor"},
 }  # what is not named here (checkpoints, training, gradcheck) may import all

@@ -299,3 +299,23 @@ def test_a_function_runs_once(rng: np.random.Generator) -> None:
     function(x)
     with pytest.raises(GraphError, match=r"Exp\(\) has run already"):
         function(x)
+
+
+@dataclass(eq=False)
+class SumOfBoth(Function):
+    """2a + 2b^T, whose second gradient is a view of the first."""
+
+    def forward(self, a: Any, b: Any) -> Any:
+        return 2 * a + 2 * b.T
+
+    def backward(self, gy: Any) -> Any:
+        g = 2 * gy
+        return g, g.T
+
+
+def test_a_gradient_that_another_one_views_is_not_summed_into() -> None:
+    a, b = leaf(np.ones((2, 2))), leaf(np.ones((2, 2)))
+    c = a * 3
+    (c + SumOfBoth()(c, b)).sum().backward()
+    assert b.grad.tolist() == [[2, 2], [2, 2]]
+    assert a.grad.tolist() == [[9, 9], [9, 9]]

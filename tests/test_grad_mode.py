@@ -127,3 +127,12 @@ def test_threads_accumulate_into_one_leaf() -> None:
 
     in_threads(work)
     np.testing.assert_array_equal(w.grad.data, 4000)
+
+
+def test_decorator_without_parentheses() -> None:
+    @no_grad
+    def recorded() -> bool:
+        return is_grad_enabled()
+
+    assert not recorded()
+    assert is_grad_enabled()

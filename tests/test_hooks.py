@@ -128,3 +128,34 @@ def test_no_gradient_no_hook(method: Any) -> None:
 def test_grad_must_fit(value: Any, error: type, x: Tensor) -> None:
     with pytest.raises(error, match="grad"):
         x.grad = value
+
+
+def test_a_hook_may_remove_itself(hooked: Tensor, x: Tensor) -> None:
+    """The next hook still runs, and what the first kept is not summed into by a later backward."""
+    kept: list[Tensor] = []
+    handle = hooked.register_hook(lambda g: (kept.append(g), handle.remove())[1])
+    hooked.register_hook(lambda g: g + 1)
+    used_twice(hooked).backward()
+    assert x.grad.tolist() == [6, 6, 6]
+    x.sum().backward()
+    assert [g.tolist() for g in kept] == [[5, 5, 5]]
+
+
+def test_each_registration_is_its_own(x: Tensor) -> None:
+    """One function registered twice, around another: the last handle takes back the last."""
+
+    def double(g: Tensor) -> Tensor:
+        return g * 2
+
+    x.register_hook(double)
+    x.register_hook(lambda g: g + 1)
+    x.register_hook(double).remove()
+    x.sum().backward()
+    assert x.grad.tolist() == [3, 3, 3]
+
+
+@pytest.mark.parametrize("wrong", [1.0, np.ones(3, np.float32)])
+def test_a_hook_returns_a_tensor(wrong: Any, x: Tensor) -> None:
+    x.register_hook(lambda g: wrong)
+    with pytest.raises(GraphError, match=f"a hook returned a {type(wrong).__name__}"):
+        x.sum().backward()

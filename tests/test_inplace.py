@@ -165,3 +165,48 @@ def test_moving_a_model_to_where_it_is_writes_nothing(rng: np.random.Generator) 
     layer.to("float64")
     with pytest.raises(GraphError, match="written in place"):
         loss.backward()
+
+
+@pytest.mark.parametrize("copy", [lambda w: w.clone(), lambda w: w * 2, lambda w: w / 2, lambda w: w - 1])
+def test_what_backward_does_not_need_may_be_written(copy: Callable[[Tensor], Tensor]) -> None:
+    """A copy is safe from later writes, as the refusal's message says."""
+    w = Tensor([1.0, 2.0], requires_grad=True)
+    h = copy(w)
+    with no_grad():
+        w += 1
+    (h * h).sum().backward()
+    assert w.grad is not None
+
+
+@pytest.mark.parametrize("write", [lambda a: a.__iadd__(np.ones(5)), lambda a: a.__setitem__(7, 1.0)])
+def test_a_refused_write_is_none(write: Callable[[Tensor], Any]) -> None:
+    a, b = Tensor([1.0, 2.0]), Tensor([1.0, 2.0], requires_grad=True)
+    y = (a * b).sum()
+    with pytest.raises((ValueError, IndexError)):
+        write(a)
+    y.backward()
+    assert b.grad.tolist() == [1, 2]
+
+
+def test_a_read_only_array_is_named() -> None:
+    frozen = np.ones(2)
+    frozen.flags.writeable = False
+    with pytest.raises(GraphError, match="read-only"):
+        Tensor(frozen).__iadd__(1)
+
+
+def test_elements_are_views() -> None:
+    """Down to a single one, as in PyTorch."""
+    x = Tensor([1.0, 2.0])
+    for element in x:
+        element *= 5
+    assert x.tolist() == [5, 10]
+
+
+def test_data_takes_a_tensor() -> None:
+    """The idiom `p.data = p.data - lr * p.grad` leaves an array in p."""
+    p = Tensor([1.0, 2.0], requires_grad=True)
+    p.sum().backward()
+    p.data = p.data - 0.5 * p.grad
+    assert type(p.data) is np.ndarray
+    assert p.tolist() == [0.5, 1.5]

@@ -177,3 +177,23 @@ def test_integers_leave_the_graph() -> None:
     y = Tensor([1.5, 2.5], requires_grad=True).to("int64")
     assert y.tolist() == [1, 2]
     assert y.node is None
+
+
+def test_comparisons_with_numbers_and_with_nothing() -> None:
+    t = Tensor([0.1])
+    assert (t == np.float64(0.1)).tolist() == [True]
+    assert (t == None) is False  # noqa: E711
+    assert (t != None) is True  # noqa: E711
+
+
+def test_max_of_two_and_sum_over_no_dimension() -> None:
+    a, b = Tensor([1.0, 5.0]), Tensor([2.0, 3.0])
+    assert minires.max(a, b).tolist() == [2, 5]
+    assert a.sum(()).item() == 6
+    assert a[a.argmax()].item() == 5
+
+
+def test_division_in_place_by_zero_is_no_warning() -> None:
+    t = Tensor([1.0])
+    t /= 0
+    assert t.tolist() == [np.inf]

@@ -18,10 +18,10 @@ class DataLoader:
     """Iterate over a data set in batches, as tuples of Tensors: images (N, H, W, C) and labels (N,).
 
     `dataset` needs `__len__` and `__getitem__`; torchvision's work, with their transforms. A data set with
-    `batch(index, epoch)`, as all of minires have, is asked for whole batches unless `collate_fn` is given. With `shuffle`
-    the order is a function of (seed, epoch); each iteration is one epoch, and `set_epoch` says which comes next.
-    `num_workers` threads prepare batches ahead; 0 prepares each when it is asked for. Raises DataError where an example
-    cannot be loaded.
+    `batch(index, epoch)`, as all of minires have, is asked for whole batches unless `collate_fn` is given. With
+    `shuffle` the order is a function of (seed, epoch); each iteration is one epoch, and `set_epoch` says which comes
+    next. `num_workers` threads prepare batches ahead; 0 prepares each when it is asked for. Raises DataError where an
+    example cannot be loaded.
 
     Transforms of minires draw alike whatever thread runs them. torchvision's draw from torch's one stream: for the same
     draws in every run, leave `num_workers` at 0.

@@ -112,13 +112,14 @@ class BatchNorm2d(Module):
         self.num_batches_tracked = Buffer(np.zeros((), np.int64))
 
     def forward(self, x: Any, add: Any = None, relu: bool = False) -> Tensor:
-        if self.training:
-            self.num_batches_tracked[...] = self.num_batches_tracked + 1
-        momentum = 1 / max(1, self.num_batches_tracked.item()) if self.momentum is None else self.momentum
-        return ops.batch_norm(
+        tracked = self.num_batches_tracked.item() + self.training
+        momentum = 1 / max(1, tracked) if self.momentum is None else self.momentum
+        y = ops.batch_norm(
             x, self.running_mean, self.running_var, self.weight, self.bias,
             self.training, momentum, self.eps, add=add, relu=relu,
         )  # fmt: skip
+        self.num_batches_tracked[...] = tracked
+        return y
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, {_settings(eps=self.eps, momentum=self.momentum)}"

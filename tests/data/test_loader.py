@@ -85,7 +85,7 @@ def test_set_epoch_goes_on_where_another_loader_would_be():
 
 
 def test_transforms_are_the_same_with_any_number_of_threads():
-    digits = Digits(transform=Compose([RandomCrop(1), Normalize([0.3], [0.4], 16)])).take(200)
+    digits = Digits(transform=Compose([RandomCrop(8, 1), Normalize([0.3], [0.4], 16)])).take(200)
     runs = []
     for workers in (0, 1, 4):
         loader = DataLoader(digits, 16, shuffle=True, num_workers=workers)

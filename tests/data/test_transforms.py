@@ -24,7 +24,7 @@ def images(rng) -> np.ndarray:
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_crop_cuts_the_drawn_window(images, padding, dtype):
     images = images.astype(dtype)
-    y = RandomCrop(padding, seed=2)(images, INDEX, 6)
+    y = RandomCrop((7, 5), padding, seed=2)(images, INDEX, 6)
     assert y.dtype == dtype
     assert y.flags.c_contiguous
     drawn = draws.words(2, 6, INDEX, draws.CROP)
@@ -40,7 +40,7 @@ def test_crop_comes_to_every_offset():
     count, p = 8100, 4
     images = np.zeros((count, 16, 16, 1), np.uint8)
     images[:, 8, 8] = 1
-    _, row, column, _ = np.nonzero(RandomCrop(p)(images, np.arange(count), 0))
+    _, row, column, _ = np.nonzero(RandomCrop(16, p)(images, np.arange(count), 0))
     places = np.bincount((8 - row + p) * 9 + 8 - column + p, minlength=81)
     assert places.shape == (81,)
     assert ((places - 100) ** 2 / 100).sum() < 80 + 4 * np.sqrt(160)
@@ -50,7 +50,7 @@ def test_flip_mirrors_half_of_the_images(images):
     index = np.arange(2000)
     many = np.tile(images, (200, 1, 1, 1))
     y = RandomHorizontalFlip(seed=1)(many, index, 3)
-    flipped = draws.words(1, 3, index, draws.FLIP)[:, 0] >= 2**31
+    flipped = draws.words(1, 3, index, draws.FLIP)[:, 0] < 2**31
     for image, got, mirror in zip(many, y, flipped, strict=True):
         np.testing.assert_array_equal(got, np.fliplr(image) if mirror else image)
     assert 900 < flipped.sum() < 1100  # 4.5 deviations
@@ -76,10 +76,10 @@ def test_normalize_with_another_scale(rng):
 
 
 ALL = {
-    "crop": RandomCrop(2, seed=1),
+    "crop": RandomCrop((7, 5), 2, seed=1),
     "flip": RandomHorizontalFlip(seed=1),
     "normalize": Normalize(MEAN, STD),
-    "compose": Compose([RandomCrop(2), RandomHorizontalFlip(), Normalize(MEAN, STD)]),
+    "compose": Compose([RandomCrop((7, 5), 2), RandomHorizontalFlip(), Normalize(MEAN, STD)]),
 }
 
 
@@ -115,7 +115,7 @@ def test_epochs_and_seeds_differ(images, transform):
 
 
 def test_compose_applies_in_order(images):
-    steps = [RandomCrop(2), RandomHorizontalFlip(), Normalize(MEAN, STD)]
+    steps = [RandomCrop((7, 5), 2), RandomHorizontalFlip(), Normalize(MEAN, STD)]
     expected = images
     for step in steps:
         expected = step(expected, INDEX, 2)
@@ -135,24 +135,24 @@ def test_bad_arguments(images):
         Compose([lambda images, index, epoch: images[1:]])(images, INDEX, 0)
     with pytest.raises(ArgumentError, match="scale 0"):
         Normalize([0.5], [0.5], 0)
-    with pytest.raises(ArgumentError, match="padding -1"):
-        RandomCrop(-1)
+    with pytest.raises(ArgumentError, match="padding=-1"):
+        RandomCrop(5, -1)
 
 
 def test_data_set_transforms_its_batches(images):
     labels = np.arange(10)
-    data_set = ImageDataset(images, labels, "abcdefghij", RandomCrop(2))
+    data_set = ImageDataset(images, labels, "abcdefghij", RandomCrop((7, 5), 2))
     index = np.array([7, 2])
     x, y = data_set.batch(index, epoch=3)
-    np.testing.assert_array_equal(x, RandomCrop(2)(images[index], index, 3))
+    np.testing.assert_array_equal(x, RandomCrop((7, 5), 2)(images[index], index, 3))
     assert y.tolist() == [7, 2]
     image, label = data_set[-1]
-    np.testing.assert_array_equal(image, RandomCrop(2)(images[9:], np.array([9]), 0)[0])
+    np.testing.assert_array_equal(image, RandomCrop((7, 5), 2)(images[9:], np.array([9]), 0)[0])
     assert (type(label), label) == (int, 9)
 
 
 def test_data_set_takes_the_first(images):
-    data_set = ImageDataset(images, np.arange(10), "abcdefghij", RandomCrop(2))
+    data_set = ImageDataset(images, np.arange(10), "abcdefghij", RandomCrop((7, 5), 2))
     assert len(data_set.take(None)) == 10
     some = data_set.take(4)
     assert (len(some), some.transform, some.classes) == (4, data_set.transform, data_set.classes)
@@ -171,3 +171,31 @@ def test_data_set_refuses_what_does_not_fit(images):
     for index in (10, -11):
         with pytest.raises(IndexError, match=f"example {index} of 10"):
             data_set[index]
+
+
+def test_crop_and_flip_take_torchvisions_arguments(images):
+    """A size first, then the padding; a probability; seeds by name only."""
+    assert RandomCrop((4, 3))(images, INDEX, 0).shape == (10, 4, 3, 3)
+    np.testing.assert_array_equal(RandomHorizontalFlip(0.0)(images, INDEX, 0), images)
+    np.testing.assert_array_equal(RandomHorizontalFlip(1.0)(images, INDEX, 0), images[:, :, ::-1])
+    with pytest.raises(TypeError):
+        RandomCrop(5, 2, 7)
+    with pytest.raises(ShapeError, match="smaller than the crop"):
+        RandomCrop(8)(images, INDEX, 0)
+    with pytest.raises(ArgumentError, match="from 0 to 1"):
+        RandomHorizontalFlip(2)
+
+
+def test_normalize_leaves_the_scale_of_floats(images):
+    floats = images.astype(np.float32) / 255
+    np.testing.assert_allclose(
+        Normalize(MEAN, STD)(floats, INDEX, 0), Normalize(MEAN, STD)(images, INDEX, 0), atol=1e-6
+    )
+
+
+def test_data_set_takes_lists_and_refuses_labels_that_are_no_integers(images):
+    assert ImageDataset(images, list(range(10)), "abcdefghij").labels.tolist() == list(range(10))
+    with pytest.raises(DataError, match="integer type, not float64"):
+        ImageDataset(images, np.linspace(0, 1, 10), "abcdefghij")
+    with pytest.raises(ArgumentError, match="at least 1"):
+        ImageDataset(images, np.arange(10), "abcdefghij").take(0)

@@ -181,7 +181,11 @@ WRONG = {
     "no recipe": (["--resume", "bare.safetensors"], "holds the model 'of another script'"),
     "truncated": (["--resume", "short.safetensors"], "short.safetensors is damaged"),
     "changed": (["--resume", "flipped.safetensors"], "flipped.safetensors is damaged: "),
-    "bad workers": (["-j", "-1"], "num_workers -1"),
+    "bad workers": (["-j", "-1"], "invalid natural value: '-1'"),
+    "no images": (["--limit-train", "0"], "invalid positive value: '0'"),
+    "no lines": (["--print-freq", "0"], "invalid positive value: '0'"),
+    "unknown flag": (["--sped", "3"], "unrecognized arguments: --sped 3 (see --help)"),
+    "two folders": (["--resume", "bare.safetensors", "--output-dir", "new"], "leave --output-dir out"),
 }
 
 

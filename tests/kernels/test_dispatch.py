@@ -96,8 +96,13 @@ def test_unknown_names_are_refused(double: Any) -> None:
         pass
     with pytest.raises(ArgumentError, match=r"use\('fast'\): only 'portable' exists for every kernel"), use("fast"):
         pass
-    with use(double="slow"), pytest.raises(ArgumentError, match=r"no variant 'slow': it has portable, fast, gpu"):
-        double(X)
+    with pytest.raises(ArgumentError, match=r"no variant 'slow': it has portable, fast, gpu"), use(double="slow"):
+        pass
+
+
+def test_portable_inside_a_forced_variant_is_portable(double: Any) -> None:
+    with use(double="fast"), use("portable"):
+        assert registry["double"].choose((X,), {}).name == "portable"
 
 
 @pytest.mark.parametrize("others", [(X,), (GpuArray(1),)], ids=["cpu", "cuda:1"])

@@ -9,6 +9,7 @@ import pytest
 
 from minires import Tensor, nn
 from minires.errors import ArgumentError, RangeError, ShapeError
+from minires.nn import functional as F
 from tests.oracle import nchw, nhwc, torch
 
 IMAGES, ROWS = (2, 7, 6, 3), (4, 5)
@@ -182,7 +183,7 @@ REPRS = {
     "AdaptiveAvgPool2d(output_size=1)": lambda: nn.AdaptiveAvgPool2d(1),
     "Flatten(start_dim=1, end_dim=-1)": nn.Flatten,
     "Softmax(dim=1)": lambda: nn.Softmax(1),
-    "CrossEntropyLoss(reduction=sum)": lambda: nn.CrossEntropyLoss("sum"),
+    "CrossEntropyLoss(reduction=sum)": lambda: nn.CrossEntropyLoss(reduction="sum"),
     "ReLU()": nn.ReLU,
 }
 
@@ -223,3 +224,27 @@ def test_settings_refused(make: Any, message: str) -> None:
 def test_inputs_refused(layer: nn.Module, shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(ShapeError, match=message):
         layer(np.zeros(shape, np.float32))
+
+
+def test_momentum_none_is_the_mean_over_all_batches(rng: np.random.Generator) -> None:
+    ours, theirs = nn.BatchNorm2d(3, momentum=None), torch.nn.BatchNorm2d(3, momentum=None)
+    for _ in range(3):
+        x = rng.standard_normal((4, 5, 6, 3)).astype(np.float32)
+        ours(x)
+        theirs(nchw(x))
+    np.testing.assert_allclose(ours.running_mean.numpy(), theirs.running_mean.numpy(), atol=1e-6)
+    np.testing.assert_allclose(ours.running_var.numpy(), theirs.running_var.numpy(), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: nn.Conv2d(3, 8, 3, 1, 1, 2),  # dilation
+        lambda: nn.AvgPool2d(2, 2, 0, True),  # ceil_mode
+        lambda: nn.CrossEntropyLoss(np.ones(3)),  # weight
+        lambda: F.cross_entropy(np.ones((1, 3)), [0], np.ones(3)),
+    ],
+)
+def test_positions_that_mean_something_else_in_pytorch_are_refused(call: Any) -> None:
+    with pytest.raises(TypeError, match="positional argument"):
+        call()

@@ -328,3 +328,50 @@ def test_repr(net: Net) -> None:
         "  )",
         ")",
     ]
+
+
+class Frozen(nn.BatchNorm2d):
+    """Batch norm that stays in evaluation mode."""
+
+    def train(self, mode: bool = True) -> Any:
+        return super().train(False)
+
+
+def test_a_child_may_have_a_train_of_its_own() -> None:
+    net = nn.Sequential(Frozen(2), nn.BatchNorm2d(2)).train()
+    assert (net[0].training, net[1].training) == (False, True)
+
+
+@pytest.mark.parametrize("name", ["", "a.b", "forward"])
+def test_names_that_cannot_be_registered(name: str) -> None:
+    for register, value in (("add_module", nn.ReLU()), ("register_buffer", Tensor([1.0]))):
+        with pytest.raises(ArgumentError, match="no name"):
+            getattr(nn.Module(), register)(name, value)
+    with pytest.raises(ArgumentError, match="no name"):
+        nn.Sequential({name: nn.ReLU()})
+
+
+def test_only_modules_and_parameters_are_registered() -> None:
+    with pytest.raises(DTypeError, match="must be a Module, not a str"):
+        nn.Module().add_module("x", "y")
+    with pytest.raises(DTypeError, match="must be a Parameter, not a Tensor"):
+        nn.Module().register_parameter("x", Tensor([1.0]))
+
+
+def test_a_module_at_two_places_has_two_names() -> None:
+    """In the state dict, as in PyTorch, but once among the parameters."""
+    shared = nn.Linear(2, 2)
+    net = nn.Sequential(shared, shared)
+    assert list(net.state_dict()) == ["0.weight", "0.bias", "1.weight", "1.bias"]
+    assert len(list(net.parameters())) == 2
+    net.load_state_dict(net.state_dict())
+
+
+@pytest.mark.parametrize("forget", ["module", "optimizer"])
+def test_zeroed_gradients_are_zero_whatever_they_were(forget: str) -> None:
+    layer = nn.Linear(1, 1)
+    layer.weight.grad = Tensor(np.array([[np.nan]], np.float32))
+    grad = layer.weight.grad
+    (layer if forget == "module" else optim.SGD(layer.parameters())).zero_grad(set_to_none=False)
+    assert layer.weight.grad is grad
+    assert grad.tolist() == [[0]]

@@ -301,7 +301,7 @@ def scored(name: str, reduction: str) -> Case:
     function = "nll_loss" if name == "nll" else name
     exact = name == "nll" and reduction != "mean"
     return Case(
-        f"loss-{name}-{reduction}", lambda z, t: getattr(ops, function)(z, t, reduction),
+        f"loss-{name}-{reduction}", lambda z, t: getattr(ops, function)(z, t, reduction=reduction),
         lambda z, t: getattr(reference, name)(z, t, reduction),
         lambda torch, z, t: getattr(torch.nn.functional, function)(z, t, reduction=reduction),
         lambda rng: [rng.standard_normal((4, 5)), LABELS], "cross_entropy", "exact" if exact else "cross_entropy",

@@ -70,9 +70,9 @@ def test_log_softmax_does_not_underflow() -> None:
 def test_fused_is_unfused(rng: np.random.Generator, reduction: str) -> None:
     logits, target = 3 * rng.standard_normal((6, 5)), rng.integers(0, 5, 6)
     results = []
-    for op in (ops.cross_entropy, lambda z, *rest: ops.nll_loss(ops.log_softmax(z, 1), *rest)):
+    for op in (ops.cross_entropy, lambda z, t, reduction: ops.nll_loss(ops.log_softmax(z, 1), t, reduction=reduction)):
         z = Tensor(logits, requires_grad=True)
-        loss = op(z, target, reduction)
+        loss = op(z, target, reduction=reduction)
         loss.backward(np.ones(loss.shape))
         results.append((loss.data, z.grad.data))
     for a, b in zip(*results, strict=True):
@@ -83,8 +83,8 @@ def test_fused_is_unfused(rng: np.random.Generator, reduction: str) -> None:
 def test_the_loss_of_nothing(op: Any) -> None:
     z, target = np.zeros((0, 5)), np.zeros(0, dtype=np.int64)
     assert math.isnan(op(z, target).item())
-    assert op(z, target, "sum").item() == 0
-    assert op(z, target, "none").shape == (0,)
+    assert op(z, target, reduction="sum").item() == 0
+    assert op(z, target, reduction="none").shape == (0,)
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.int32, np.int64, Tensor, list])
@@ -111,7 +111,7 @@ BOTH: dict[str, tuple[Any, type[MiniresError], str]] = {
     "logits": (lambda op: op(Z[0], LABELS), ShapeError, r"input must be \(N, C\).*but has shape \(10,\)"),
     "logits-integers": (lambda op: op(LABELS[None], LABELS[:1]), DTypeError, r"input must be of a floating type"),
     "reduction": (
-        lambda op: op(Z, LABELS, "avg"),
+        lambda op: op(Z, LABELS, reduction="avg"),
         ArgumentError,
         r"reduction must be 'mean', 'sum' or 'none', not 'avg'",
     ),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
 import pytest
 
-from minires import nn, optim
+from minires import Tensor, nn, optim
 from minires.optim.lr_scheduler import LRScheduler, MultiStepLR
 from tests.oracle import torch
 
@@ -74,3 +75,14 @@ def test_a_resumed_schedule_goes_on(case: str, resume_at: int) -> None:
 def test_a_schedule_needs_a_rate() -> None:
     with pytest.raises(NotImplementedError):
         LRScheduler(optimizers()[0])
+
+
+def test_a_group_added_later_follows_the_schedule() -> None:
+    first, second = (Tensor([1.0], requires_grad=True) for _ in range(2))
+    sgd = optim.SGD([first], lr=0.1)
+    scheduler = MultiStepLR(sgd, np.array([2]))
+    scheduler.step()
+    sgd.add_param_group({"params": [second], "lr": 0.5})
+    scheduler.step()
+    assert scheduler.get_last_lr() == pytest.approx([0.01, 0.05])
+    assert json.dumps(scheduler.state_dict())

@@ -195,3 +195,29 @@ def test_refused(params: list[Any], settings: dict[str, Any], error: type, messa
 def test_one_parameter_or_a_generator_will_do() -> None:
     assert optim.SGD(parameter()).param_groups[0]["params"][0].shape == (2,)
     assert len(optim.SGD(parameter() for _ in range(3)).param_groups[0]["params"]) == 3
+
+
+def test_settings_are_python_numbers() -> None:
+    """JSON, and so a checkpoint, can hold them."""
+    settings = {"lr": np.float32(0.1), "weight_decay": np.float64(1e-4)}
+    state = optim.SGD([Tensor([1.0], requires_grad=True)], **settings).state_dict()
+    assert {type(state["param_groups"][0][name]) for name in settings} == {float}
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        (None, "NoneType"),
+        ({"state": {3: {}}, "param_groups": [{"params": [0]}]}, "state of parameter 3, but there are 1"),
+    ],
+)
+def test_what_is_no_state_dict_is_refused(state: Any, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        optim.SGD([Tensor([1.0], requires_grad=True)]).load_state_dict(state)
+
+
+def test_an_overflowing_step_is_no_warning() -> None:
+    p = Tensor(np.array([3e38], np.float32), requires_grad=True)
+    p.grad = Tensor(np.array([-3e38], np.float32))
+    optim.SGD([p], lr=10.0).step()
+    assert p.tolist() == [np.inf]
