@@ -227,10 +227,10 @@ def _run(node: Function, pending: _Pending) -> None:
                 f"backward of {node!r} made a NaN or an infinity for input {index}; it was called from {node.where}"
             )
         others = (*gradients, *node.saved, *result[:index], *result[index + 1 :])
-        pending.add(edge, g, owned=_is_free(g, others))
+        pending.add(edge, g, owned=_is_owned(g, others))
 
 
-def _is_free(g: Array, others: tuple[Any, ...]) -> bool:
+def _is_owned(g: Array, others: tuple[Any, ...]) -> bool:
     """Whether nobody else sees g's memory: g is no view, none of `others`, and none of them is a view of it."""
     return isinstance(g, np.generic) or (
         g.base is None and all(a is not g and getattr(a, "base", None) is not g for a in others)
