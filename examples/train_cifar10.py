@@ -85,7 +85,7 @@ def arguments() -> argparse.Namespace:
         help="batches between two lines (default %(default)s)",
     )
     add("--output-dir", help="folder of the run (default: runs/<arch>-cifar10-<date>)")
-    add("--resume", metavar="PATH|auto", help="go on from a checkpoint, or from the newest under runs/")
+    add("--resume", metavar="PATH|auto", help="go on from a checkpoint, or from the newest in runs/<arch>-cifar10-*")
     return parser.parse_args()
 
 
@@ -129,7 +129,7 @@ def main() -> None:
     log = training.RunLog(folder / "log.jsonl", history)
     for epoch in range(len(history) + 1, args.epochs + 1):
         start, lr = time.perf_counter(), scheduler.get_last_lr()[0]
-        train_loader.set_epoch(epoch)
+        train_loader.set_epoch(epoch)  # order, crops and flips are those that a run without a break would have
         train_loss, train_acc = train_epoch(model, train_loader, optimizer, place, f"Epoch: [{epoch}]", args.print_freq)
         seconds = time.perf_counter() - start
         test_loss, test_acc = training.evaluate(model, test_loader, place)

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 
-from minires import data, environment, models, no_grad, optim, plots, training
+from minires import checkpoint, data, environment, models, no_grad, optim, plots, training
 from minires.nn import functional as F
 
 MEAN, STD, SCALE = (0.3049,), (0.3759,), 16.0  # of the training images, whose grey values run from 0 to 16
@@ -33,8 +33,6 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = arguments()
-    folder = training.new_run_folder("digits", args.output_dir)
-
     normalize = data.Normalize(MEAN, STD, SCALE)
     augment = data.Compose([data.RandomCrop(8, padding=1, seed=args.seed), normalize])
     train_set, test_set = data.Digits(train=True, transform=augment), data.Digits(train=False, transform=normalize)
@@ -49,6 +47,7 @@ def main() -> None:
 
     weights = sum(p.numel() for p in model.parameters())
     print(environment.header(f"digits, residual net of {weights:,} parameters", f"seed {args.seed}"))
+    folder = training.new_run_folder("digits", args.output_dir)
     log = training.RunLog(folder / "log.jsonl")
     for epoch in range(1, args.epochs + 1):
         loss, right = training.Average(), training.Average()
@@ -72,11 +71,12 @@ def main() -> None:
             flush=True,
         )
 
+    checkpoint.save(folder / "last.safetensors", model, optimizer, scheduler, {"history": log.records})
     plots.curves(log.records, folder / "curves.png", f"Digits, residual net, seed {args.seed}")
     show_hardest(model, test_set, folder / "predictions.png")
     wrong = round(len(test_set) * (1 - test_acc / 100))
     print(f"Test: Acc@1 {test_acc:.2f} loss {test_loss:.4f} ({wrong} of {len(test_set)} wrong)")
-    print(f"Wrote log.jsonl, curves.png and predictions.png to {folder}")
+    print(f"Wrote last.safetensors, log.jsonl, curves.png and predictions.png to {folder}")
 
 
 def show_hardest(model, test_set, path) -> None:

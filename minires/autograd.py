@@ -83,11 +83,11 @@ class Function:
     needs: tuple[bool, ...] = ()  # for each input of forward: whether a gradient is wanted
     inputs: tuple[Edge | None, ...] = ()  # for each input of forward: where it came from, if a gradient is wanted
     outputs: tuple[tuple[Any, Any], ...] = ()  # shape and dtype of each differentiable output
-    sequence: int = -1
-    versions: list[tuple[Version, int]]
-    checksums: list[int | None] | None = None
-    hooks: dict[int, list[Any]] | None = None
-    used: bool = False
+    sequence: int = -1  # its number in the order of running
+    versions: list[tuple[Version, int]]  # of saved arrays, to notice later writes
+    checksums: list[int | None] | None = None  # of saved arrays, under detect_anomaly
+    hooks: dict[int, list[Any]] | None = None  # for each output that has some
+    used: bool = False  # backward has run, and freed what was saved
     where: str = "unknown (run the forward pass under detect_anomaly)"
 
     def forward(self, *arrays: Any) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .device import to_device
-from .errors import CheckpointError
+from .errors import ArgumentError, CheckpointError
 from .nn import Module
 from .optim import Optimizer
 from .optim.lr_scheduler import LRScheduler
@@ -47,6 +47,8 @@ def save(
     The file appears under its name when it is complete; until then, and if writing fails, an older one stays. Raises
     OSError where it cannot be written.
     """
+    if not isinstance(model, Module):
+        raise ArgumentError(f"checkpoint.save: takes a path, then the model itself, not a {type(model).__name__}")
     tensors = {f"model/{name}": value.data for name, value in model.state_dict(LAYOUT).items()}
     state: dict[str, Any] = {"info": dict(info or {}), "layout": LAYOUT}
     if optimizer is not None:
@@ -115,7 +117,8 @@ def load_tensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any
 
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"no checkpoint at {path}")
+        folder = "; it is a folder: name the file in it" if path.is_dir() else ""
+        raise CheckpointError(f"no checkpoint at {path}{folder}")
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}

@@ -26,7 +26,17 @@ def to_array(data: Any, dtype: Any = None) -> Array:
             array = array.astype(np.float32)
     if array.dtype.kind not in "fiub":
         raise DTypeError(f"Tensor: takes numbers, not {array.dtype} ({type(data).__name__})")
-    return array if dtype is None or array.dtype == np.dtype(dtype) else array.astype(dtype)
+    return array if dtype is None or array.dtype == (dtype := to_dtype(dtype)) else array.astype(dtype)
+
+
+def to_dtype(dtype: Any) -> np.dtype[Any]:
+    """A NumPy dtype. Raises DTypeError for what is none."""
+    try:
+        return np.dtype(dtype)
+    except TypeError:
+        raise DTypeError(
+            f"Tensor: {dtype!r} is no dtype; for a tensor of a shape write Tensor(np.zeros(shape))"
+        ) from None
 
 
 def parse_to(args: tuple[Any, ...], device: str | None, dtype: Any) -> tuple[str | None, Any]:

@@ -35,7 +35,7 @@ def curves(records: Sequence[Mapping[str, Any]], path: Path, title: str) -> None
         error.plot(epochs, [100 - r[f"{split}_acc"] for r in records], color=color, marker=".", label=split)
     last = 100 - records[-1]["test_acc"]
     error.annotate(
-        f"{last:.2f} %", (epochs[-1], last), xytext=(-4, 8), textcoords="offset points", ha="right", color=ORANGE
+        f"{last:.2f} %", (epochs[-1], last), xytext=(6, 0), textcoords="offset points", va="center", color=ORANGE
     )
     for axes, label in ((loss, "cross-entropy"), (error, "error in %")):
         axes.set(xlabel="epoch", ylabel=label, ylim=(0, 1.06 * axes.get_ylim()[1]))

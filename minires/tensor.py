@@ -59,6 +59,8 @@ class Tensor:
     def data(self, array: Any) -> None:
         self._array = _to_array(array)
         self.version.count += 1
+        if self._grad is not None and (self._grad.shape != self.shape or self._grad.dtype != self.dtype):
+            self._grad = None  # it belongs to the old array
 
     @property
     def grad(self) -> Tensor | None:
@@ -84,7 +86,7 @@ class Tensor:
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
         if value and self.dtype.kind != "f":
-            raise DTypeError(f"only floating tensors can require a gradient, not {self.dtype}")
+            raise DTypeError(f"only floating tensors can require a gradient, not {self.dtype}; pass dtype='float32'")
         if not value and self.node is not None:
             raise GraphError("requires_grad=False on the result of an op; use detach()")
         self._requires_grad = value

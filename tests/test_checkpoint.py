@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from minires import checkpoint, data, nn, optim
-from minires.errors import CheckpointError
+from minires.errors import ArgumentError, CheckpointError
 from minires.models import ResNet
 from minires.nn import functional as F
 
@@ -321,3 +321,11 @@ def test_killed_while_saving(tmp_path):
         assert len(os.listdir(tmp_path)) <= 2
     checkpoint.save_tensors(path, {}, {})
     assert os.listdir(tmp_path) == ["last.safetensors"]
+
+
+def test_slips_that_are_named(tmp_path):
+    model = ResNet((1,), 10, widths=(4,), generator=np.random.default_rng(0))
+    with pytest.raises(ArgumentError, match="takes a path, then the model itself, not a dict"):
+        checkpoint.save(tmp_path / "a", model.state_dict())
+    with pytest.raises(CheckpointError, match="it is a folder"):
+        checkpoint.load(tmp_path)

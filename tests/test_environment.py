@@ -108,7 +108,7 @@ def test_python_m_minires(tmp_path, rng):
 
 def test_python_m_minires_without_data(tmp_path):
     lines = described(run("-m", "minires", MINIRES_DATA=str(tmp_path)))
-    assert f"no CIFAR-10 under {tmp_path}" in lines["data"]
+    assert f"no CIFAR-10 in {tmp_path}" in lines["data"]
     assert "MINIRES_DATA" in lines["data"]
 
 

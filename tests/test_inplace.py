@@ -210,3 +210,10 @@ def test_data_takes_a_tensor() -> None:
     p.data = p.data - 0.5 * p.grad
     assert type(p.data) is np.ndarray
     assert p.tolist() == [0.5, 1.5]
+
+
+def test_data_of_another_shape_forgets_the_gradient() -> None:
+    p = Tensor([1.0, 2.0], requires_grad=True)
+    p.sum().backward()
+    p.data = np.zeros((1, 2), np.float32)
+    assert p.grad is None

@@ -23,7 +23,8 @@ LARGEST_FILE = 64 << 20  # the real ones have 31 MB
 class CIFAR10(ImageDataset):
     """60,000 colour images of 32x32 in 10 classes, 50,000 to train on and 10,000 to test: uint8 (N, 32, 32, 3).
 
-    `root` is the folder that holds cifar-10-batches-py, or that folder itself. Raises DataError for files that are
+    `root` is the folder that holds cifar-10-batches-py, or that folder itself. `transform(images, index, epoch)` maps
+    whole batches, see data/transforms.py. Raises DataError for files that are
     missing or damaged.
     """
 
@@ -41,8 +42,8 @@ def find(root: str | Path) -> Path:
     missing = [name for name in TRAIN_FILES + TEST_FILES if not (folder / name).is_file()]
     if len(missing) == len(TRAIN_FILES + TEST_FILES):
         raise DataError(
-            f"no CIFAR-10 under {root}: unpack cifar-10-python.tar.gz (MD5 c58f30108f718f92721af3b95e74349a) "
-            f"there, so that {root / FOLDER / TEST_FILES[0]} exists"
+            f"no CIFAR-10 in {root.resolve()}: unpack cifar-10-python.tar.gz (MD5 c58f30108f718f92721af3b95e74349a, "
+            f"from https://www.cs.toronto.edu/~kriz/cifar.html) there, so that {root / FOLDER / TEST_FILES[0]} exists"
         )
     if missing:
         raise DataError(f"CIFAR-10 in {folder} is incomplete: {', '.join(missing)} missing")

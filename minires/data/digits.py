@@ -13,7 +13,8 @@ from .transforms import Transform
 class Digits(ImageDataset):
     """Digits of 8x8 grey values from 0 to 16 (UCI, CC BY 4.0; see assets/DIGITS.md): 1,437 to train on, 360 to test.
 
-    Images are uint8 (N, 8, 8, 1). The split is fixed, with 36 test images of each class.
+    Images are uint8 (N, 8, 8, 1). The split is fixed, with 36 test images of each class. `transform(images, index,
+    epoch)` maps whole batches, see data/transforms.py.
     """
 
     def __init__(self, train: bool = True, transform: Transform | None = None) -> None:

@@ -73,6 +73,8 @@ class Normalize:
     scale: float | None = None
 
     def __post_init__(self) -> None:
+        if not all(isinstance(v, (Sequence, np.ndarray)) for v in (self.mean, self.std)):
+            raise ArgumentError("Normalize: mean and std have a number for each channel, such as mean=(0.305,)")
         if len(self.mean) != len(self.std) or min(self.std, default=0.0) <= 0:
             raise ArgumentError(f"Normalize: mean {self.mean} and std {self.std} must be as many, and std above 0")
         if self.scale is not None and self.scale <= 0:

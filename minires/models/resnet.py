@@ -37,7 +37,7 @@ class BasicBlock(Module):
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
         y = self.bn1(self.conv1(x), relu=True)
-        return self.bn2(self.conv2(y), add=shortcut, relu=True)
+        return self.bn2(self.conv2(y), add=shortcut, relu=True)  # batch norm, addition and ReLU in one op: ops/norm.py
 
 
 class ResNet(Module):

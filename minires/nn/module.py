@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -189,7 +189,7 @@ class Module:
         if dtype is not None and dtype.kind != "f":
             raise DTypeError(f"Module.to: parameters are floats, {dtype} is not")
         for value in [*self.parameters(), *self.buffers()]:
-            for tensor in (value, *([value.grad] if value.grad is not None else [])):
+            for tensor in (*([value.grad] if value.grad is not None else []), value):
                 array = (
                     tensor.data if dtype is None or tensor.dtype.kind != "f" else tensor.data.astype(dtype, copy=False)
                 )
@@ -226,6 +226,10 @@ class Module:
         entry; `strict=False` skips missing and unexpected ones.
         """
         _check_layout(layout)
+        if not isinstance(state_dict, Mapping):
+            raise CheckpointError(
+                f"load_state_dict: takes a dict, not a {type(state_dict).__name__}; of a checkpoint, .model"
+            )
         own, given = dict(self._state()), dict(state_dict)
         arrays: dict[str, np.ndarray] = {}
         problems = []
@@ -239,7 +243,9 @@ class Module:
             if layout == "OIHW" and _is_conv(target) and array.ndim == 4:
                 array = array.transpose(HWIO_FROM_OIHW)
             if array.shape != target.shape:
-                problems.append(f"{name!r} has shape {array.shape}, the model's is {target.shape}")
+                torchs = _is_conv(target) and array.ndim == 4 and array.transpose(HWIO_FROM_OIHW).shape == target.shape
+                hint = "; it looks like PyTorch's: pass layout='OIHW'" if torchs else ""
+                problems.append(f"{name!r} has shape {array.shape}, the model's is {target.shape}{hint}")
             elif array.dtype.kind not in ("f" if target.dtype.kind == "f" else "iu"):
                 problems.append(f"{name!r} is {array.dtype}, the model's is {target.dtype}")
             arrays[name] = array

@@ -31,7 +31,9 @@ def check_float(op: str, **tensors: Any) -> None:
             )
             raise DTypeError(f"{op}: {name} must be of a floating type, but {given}; {remedy}")
     if len(set(dtypes.values())) > 1:
-        raise DTypeError(f"{op}: one dtype expected, but {given}; convert with .to(dtype)")
+        raise DTypeError(
+            f"{op}: one dtype expected, but {given}; convert with .to('float32'), or array.astype('float32')"
+        )
 
 
 def check_images(op: str, x: Any, channels: int | None = None, where: str = "") -> None:

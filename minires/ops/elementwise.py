@@ -225,7 +225,7 @@ def operands(op: str, a: Any, b: Any, to_float: bool = False) -> tuple[Any, Any]
     a, b = (v.item() if isinstance(v, np.generic) else v for v in (a, b))  # np.sqrt(2) is a number, not float64 data
     a, b = (v if is_scalar(v) else as_tensor(v) for v in (a, b))
     tensors = [v for v in (a, b) if is_tensor(v)]
-    for kinds in ("f", "iu", "b"):
+    for kinds in ("f", "iu", "b"):  # the strongest kind that is there decides
         found = [v for v in tensors if v.dtype.kind in kinds]
         if found:
             break

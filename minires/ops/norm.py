@@ -24,8 +24,8 @@ class BatchNorm(Function):
     """Batch normalisation in training (Ioffe and Szegedy, 2015, algorithm 1), channel by channel.
 
     Shapes    x (..., C), M values a channel; gamma, beta (C,); y (..., C); mean, variance (C,), without gradient
-    Forward   mean = sum(x)/M;  variance = sum((x - mean)^2)/M;  s = 1/sqrt(variance + eps);  xhat = (x - mean) * s
-              y = gamma * xhat + beta
+    Forward   mean = sum(x)/M;  variance = sum((x - mean)^2)/M;  s = 1/sqrt(variance + eps), below called invstd
+              xhat = (x - mean) * s;  y = gamma * xhat + beta. The mean is kept as hi + lo: see kernels/portable/norm.py
     Backward  gbeta = sum(gy);  ggamma = sum(gy * xhat)
               gx = gamma * s * (gy - gbeta/M - xhat * ggamma/M): the last two terms are there because every x moves
               the mean and the variance of all

@@ -24,6 +24,8 @@ class Optimizer:
         self.defaults = defaults
         self.param_groups: list[dict[str, Any]] = []
         self.state: dict[Any, dict[str, Any]] = {}
+        if callable(params):
+            raise DTypeError(f"{type(self).__name__}: takes parameters: pass model.parameters(), with its parentheses")
         groups: list[Any] = [params] if is_tensor(params) else list(params)
         if not groups:
             raise ArgumentError(f"{type(self).__name__}: no parameters given; an exhausted generator?")

@@ -79,7 +79,7 @@ def test_array_saved_by_columns(root, rng):
 
 
 def test_missing_files_are_named(root, tmp_path):
-    with pytest.raises(DataError, match=r"no CIFAR-10 under .*nowhere.*cifar-10-python.tar.gz"):
+    with pytest.raises(DataError, match=r"no CIFAR-10 in .*nowhere.*cifar-10-python.tar.gz"):
         CIFAR10(tmp_path / "nowhere")
     (root / cifar_files.FOLDER / "data_batch_3").unlink()
     for train in (True, False):

@@ -113,8 +113,13 @@ def test_digits(tmp_path):
     lines = process.stdout.splitlines()
     assert lines[0].startswith("minires ")
     assert lines[1].startswith("Epoch: [1/1]  lr ")
-    assert lines[-1] == "Wrote log.jsonl, curves.png and predictions.png to run"
-    assert {p.name for p in (tmp_path / "run").iterdir()} == {"log.jsonl", "curves.png", "predictions.png"}
+    assert lines[-1] == "Wrote last.safetensors, log.jsonl, curves.png and predictions.png to run"
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {
+        "last.safetensors",
+        "log.jsonl",
+        "curves.png",
+        "predictions.png",
+    }
     (record,) = log(tmp_path / "run")
     assert record["epoch"] == 1
 
@@ -170,7 +175,7 @@ def refused(script: str, *arguments: object, cwd: Path) -> str:
 
 
 WRONG = {
-    "no data": (["--data-path", "nowhere"], "no CIFAR-10 under nowhere"),
+    "no data": (["--data-path", "nowhere"], "nowhere: unpack cifar-10-python.tar.gz"),
     "folder in use": (["--output-dir", "used"], "used holds a run already"),
     "unknown model": (["--arch", "resnet19"], "unknown model 'resnet19'; there are resnet18"),
     "unknown device": (["--device", "tpu"], "unknown device 'tpu'"),

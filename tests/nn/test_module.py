@@ -375,3 +375,11 @@ def test_zeroed_gradients_are_zero_whatever_they_were(forget: str) -> None:
     (layer if forget == "module" else optim.SGD(layer.parameters())).zero_grad(set_to_none=False)
     assert layer.weight.grad is grad
     assert grad.tolist() == [[0]]
+
+
+def test_pytorchs_layout_is_recognised() -> None:
+    theirs = torch.nn.Conv2d(1, 8, 3).state_dict()
+    with pytest.raises(CheckpointError, match="it looks like PyTorch's: pass layout='OIHW'"):
+        nn.Conv2d(1, 8, 3).load_state_dict(theirs)
+    with pytest.raises(CheckpointError, match="takes a dict, not a list"):
+        nn.Conv2d(1, 8, 3).load_state_dict([])

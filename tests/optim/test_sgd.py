@@ -221,3 +221,10 @@ def test_an_overflowing_step_is_no_warning() -> None:
     p.grad = Tensor(np.array([-3e38], np.float32))
     optim.SGD([p], lr=10.0).step()
     assert p.tolist() == [np.inf]
+
+
+def test_forgotten_parentheses_are_named() -> None:
+    layer = nn.Linear(1, 1)
+    for wrong in (layer, layer.parameters):
+        with pytest.raises(DTypeError, match=r"pass model\.parameters\(\)"):
+            optim.SGD(wrong)
