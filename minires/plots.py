@@ -30,6 +30,7 @@ def curves(records: Sequence[Mapping[str, Any]], path: Path, title: str) -> None
     figure = _figure(9, 3.6)
     loss, error = figure.subplots(1, 2)
     epochs = [r["epoch"] for r in records]
+    losses = [r[f"{split}_loss"] for r in records for split in ("train", "test")]
     for split, color in (("train", BLUE), ("test", ORANGE)):
         loss.plot(epochs, [r[f"{split}_loss"] for r in records], color=color, marker=".", label=split)
         error.plot(epochs, [100 - r[f"{split}_acc"] for r in records], color=color, marker=".", label=split)
@@ -38,7 +39,11 @@ def curves(records: Sequence[Mapping[str, Any]], path: Path, title: str) -> None
         f"{last:.2f} %", (epochs[-1], last), xytext=(6, 0), textcoords="offset points", va="center", color=ORANGE
     )
     for axes, label in ((loss, "cross-entropy"), (error, "error in %")):
-        axes.set(xlabel="epoch", ylabel=label, ylim=(0, 1.06 * axes.get_ylim()[1]))
+        axes.set(xlabel="epoch", ylabel=label)
+        if axes is error or max(losses) < 20 * min(losses):
+            axes.set_ylim(0, 1.06 * axes.get_ylim()[1])
+        else:  # a loss that falls to a twentieth lies on the axis of a linear scale
+            axes.set_yscale("log")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
