@@ -40,10 +40,10 @@ def curves(records: Sequence[Mapping[str, Any]], path: Path, title: str) -> None
     )
     for axes, label in ((loss, "cross-entropy"), (error, "error in %")):
         axes.set(xlabel="epoch", ylabel=label)
-        if axes is error or max(losses) < 20 * min(losses):
+        if axes is loss and 0 < 20 * min(losses) < max(losses) < float("inf"):
+            axes.set_yscale("log")  # a loss that falls to a twentieth lies on the axis of a linear scale
+        else:
             axes.set_ylim(0, 1.06 * axes.get_ylim()[1])
-        else:  # a loss that falls to a twentieth lies on the axis of a linear scale
-            axes.set_yscale("log")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)

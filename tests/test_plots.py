@@ -59,7 +59,10 @@ def test_curves(tmp_path, figures, count):
             assert line.get_label() == split
             assert line.get_xdata().tolist() == list(range(1, count + 1))
             np.testing.assert_allclose(line.get_ydata(), [values(r, split) for r in expected])
-        assert axes.get_ylim()[0] == 0
+    far = max(r["train_loss"] for r in expected) > 20 * min(r["train_loss"] for r in expected)
+    assert loss.get_yscale() == ("log" if far else "linear")
+    assert far == (count == 30)
+    assert error.get_ylim()[0] == 0
     assert error.texts[0].get_text() == f"{100 - expected[-1]['test_acc']:.2f} %"
 
 
