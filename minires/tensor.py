@@ -123,7 +123,7 @@ class Tensor:
 
     @property
     def device(self) -> str:
-        """ "cpu" or "cuda:0"."""
+        """The device's name, such as "cuda:0"."""
         return device_of(self._array)
 
     @property

@@ -131,13 +131,22 @@ def test_grad_must_fit(value: Any, error: type, x: Tensor) -> None:
 
 
 def test_a_hook_may_remove_itself(hooked: Tensor, x: Tensor) -> None:
-    """The next hook still runs, and what the first kept is not summed into by a later backward."""
-    kept: list[Tensor] = []
-    handle = hooked.register_hook(lambda g: (kept.append(g), handle.remove())[1])
+    """The next hook still runs."""
+    seen: list[Tensor] = []
+    handle = hooked.register_hook(lambda g: (seen.append(g), handle.remove())[1])
     hooked.register_hook(lambda g: g + 1)
     used_twice(hooked).backward()
     assert x.grad.tolist() == [6, 6, 6]
-    x.sum().backward()
+    assert [g.tolist() for g in seen] == [[5, 5, 5]]
+
+
+def test_what_a_hook_kept_is_not_summed_into(x: Tensor) -> None:
+    """Nor if the hook is gone by the time the gradient is stored."""
+    kept: list[Tensor] = []
+    handle = x.register_hook(lambda g: (kept.append(g), handle.remove())[1])
+    for _ in range(2):
+        used_twice(x).backward()
+    assert x.grad.tolist() == [10, 10, 10]
     assert [g.tolist() for g in kept] == [[5, 5, 5]]
 
 

@@ -234,8 +234,6 @@ def operands(op: str, a: Any, b: Any, to_float: bool = False) -> tuple[Any, Any]
         dtype = np.dtype(np.float32)
     else:  # as in PyTorch, one without dimensions does not widen one of its kind that has some
         dtype = np.result_type(*(v.dtype for v in [v for v in found if v.ndim] or found))
-    if dtype.kind not in "fiub":
-        raise DTypeError(f"{op}: takes numbers, not {dtype}")
     a, b = (cast(v, dtype) if is_tensor(v) else v for v in (a, b))
     if is_tensor(a) and is_tensor(b) and a.shape != b.shape:
         try:
