@@ -3,6 +3,9 @@
 A kernel is a function on raw arrays. Its portable version, marked `@kernel`, is what callers call and what defines
 the right result; a faster version for some arrays registers with `@variant` under the same signature. On a call the
 first variant that accepts the arguments runs, else the portable one.
+
+float16 is storage only: its sums overflow at 65,504 and lose their digits long before. A portable kernel gets such
+arrays in float32, and what it returns is rounded to float16 once.
 """
 
 from __future__ import annotations
@@ -95,9 +98,35 @@ def kernel(portable: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(portable)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        return entry.choose(args, kwargs).function(*args, **kwargs)
+        chosen = entry.choose(args, kwargs)
+        if chosen is entry.portable and any(map(_is_half, (*args, *kwargs.values()))):
+            return _in_float32(entry, args, kwargs)
+        return chosen.function(*args, **kwargs)
 
     return call
+
+
+def _is_half(value: Any) -> bool:
+    return getattr(value, "dtype", None) == np.float16
+
+
+def _in_float32(entry: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The portable kernel on float32 copies of float16 arrays."""
+    names = list(inspect.signature(entry.portable.function).parameters)
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    wide = {name: value.astype(np.float32) if _is_half(value) else value for name, value in given.items()}
+    result = entry.portable.function(**wide)
+    if entry.name.endswith("_"):  # it wrote into its arguments
+        for name, value in given.items():
+            if _is_half(value):
+                value[...] = wide[name]
+    return _narrowed(result)
+
+
+def _narrowed(result: Any) -> Any:
+    if isinstance(result, tuple):  # a named one holds statistics, which stay float32: a variance soon exceeds 65,504
+        return result if hasattr(result, "_fields") else tuple(_narrowed(part) for part in result)
+    return result.astype(np.float16) if getattr(result, "dtype", None) == np.float32 else result
 
 
 def variant(of: Callable[P, R], accepts: Accepts) -> Callable[[Callable[P, R]], Callable[P, R]]:

@@ -9,8 +9,8 @@ import pytest
 from minires import gradcheck
 from minires.errors import GraphError
 from tests.helpers import mutant
-from tests.ops.cases import BY_NAME, FAMILIES
-from tests.ops.mutants import MUTANTS, SIMPLEST, Mutant
+from tests.ops.cases import BY_NAME, FAMILIES, MUTANTS, SIMPLEST
+from tests.ops.mutant import Mutant
 from tests.ops.test_cases import functions
 
 

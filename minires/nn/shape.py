@@ -1,0 +1,24 @@
+"""Layers that only rearrange elements."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import ops
+from ..tensor import Tensor
+from .module import Module
+from .settings import settings
+
+
+class Flatten(Module):
+    """Make the dimensions from start_dim to end_dim one."""
+
+    def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
+        super().__init__()
+        self.start_dim, self.end_dim = start_dim, end_dim
+
+    def forward(self, x: Any) -> Tensor:
+        return ops.flatten(x, self.start_dim, self.end_dim)
+
+    def extra_repr(self) -> str:
+        return settings(start_dim=self.start_dim, end_dim=self.end_dim)

@@ -1,0 +1,31 @@
+"""Every op once more as loops over elements, to be obviously right. Images are (N, H, W, C), weights (KH, KW, I, O).
+
+Sums are exact (`math.fsum`) and rounded once. Nothing of minires is used.
+"""
+
+from tests.reference.conv import col2im as col2im
+from tests.reference.conv import conv2d as conv2d
+from tests.reference.conv import im2col as im2col
+from tests.reference.conv import output_size as output_size
+from tests.reference.conv import windows as windows
+from tests.reference.elementwise import elementwise as elementwise
+from tests.reference.elementwise import places as places
+from tests.reference.linear import linear as linear
+from tests.reference.linear import matmul as matmul
+from tests.reference.loss import cross_entropy as cross_entropy
+from tests.reference.loss import log_softmax as log_softmax
+from tests.reference.loss import nll as nll
+from tests.reference.loss import softmax as softmax
+from tests.reference.norm import batch_norm as batch_norm
+from tests.reference.norm import batch_norm_grad as batch_norm_grad
+from tests.reference.norm import moments as moments
+from tests.reference.optim import sgd as sgd
+from tests.reference.pool import avg_pool2d as avg_pool2d
+from tests.reference.pool import max_pool2d as max_pool2d
+from tests.reference.pool import pool as pool
+from tests.reference.reduce import max_along as max_along
+from tests.reference.reduce import mean_over as mean_over
+from tests.reference.reduce import sum_over as sum_over
+from tests.reference.shape import permute as permute
+from tests.reference.shape import pick as pick
+from tests.reference.shape import reshape as reshape
