@@ -26,9 +26,10 @@ class Binary(Function):
         raise NotImplementedError
 
     def backward(self, gy: Any) -> Any:
+        wide = gy.astype(np.float32) if gy.dtype == np.float16 else gy  # products and sums are rounded once, at the end
         return tuple(
-            None if edge is None else sum_to_shape(g, edge.shape)
-            for g, edge in zip(self.partials(gy), self.inputs, strict=True)
+            None if edge is None else sum_to_shape(g, edge.shape).astype(gy.dtype, copy=False)
+            for g, edge in zip(self.partials(wide), self.inputs, strict=True)
         )
 
 

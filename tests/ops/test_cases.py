@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from minires import Function, Tensor, gradcheck, no_grad, ops
-from tests.helpers import EXACT, LAYOUTS, Tolerance, assert_f32, assert_f64, laid_out
+from tests.helpers import EXACT, LAYOUTS, Tolerance, assert_f16, assert_f32, assert_f64, laid_out
 from tests.ops.case import Case, gradient_for
 from tests.ops.cases import BY_NAME, CASES, FAMILIES
 
@@ -47,6 +47,16 @@ def test_float32_is_near_float64(case: Case) -> None:
 
 
 @every_case
+def test_float16_is_near_float64(case: Case) -> None:
+    arrays = case.inputs(np.float16)
+    exact = [a.astype(np.float64) if a.dtype.kind == "f" else a for a in arrays]
+    gy = gradient_for(case.run(exact)[0]).astype(np.float16)
+    want = case.run(exact, gy.astype(np.float64))
+    for g, w, tolerance in zip(case.run(arrays, gy), want, case.tolerances, strict=False):
+        assert_f16(g, w, tolerance)
+
+
+@every_case
 def test_inputs_and_output_gradient_stay_unmodified(case: Case) -> None:
     arrays = case.inputs()
     gy = gradient_for(case.run(arrays)[0])
@@ -68,7 +78,7 @@ def test_memory_layout_does_not_matter(case: Case, layout: str) -> None:
     want, got = case.run(copies, gy.copy(order="C")), case.run(arrays, gy)
     for g, w, tolerance in zip(got, want, case.tolerances, strict=False):
         # sums may run in another order, and NumPy has other code for exp and pow of strided arrays
-        assert_f64(g, w, EXACT if tolerance is EXACT else Tolerance(1e-14, 0, 0))
+        assert_f64(g, w, EXACT if tolerance is EXACT else Tolerance(1e-14, 0, 0, 0))
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.batched], ids=str)
