@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Generator
 from contextlib import ContextDecorator
 from contextvars import ContextVar
 from typing import Any, ClassVar
@@ -21,6 +24,23 @@ class _Mode(ContextDecorator):
         mode = super().__new__(cls)
         mode._before = []
         return mode if function is None else mode(function)
+
+    def __call__(self, function: Any) -> Any:
+        if not inspect.isgeneratorfunction(function):
+            return super().__call__(function)
+
+        @functools.wraps(function)
+        def steps(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:  # its caller has its own mode in between
+            generator, sent = function(*args, **kwargs), None
+            while True:
+                try:
+                    with type(self)():
+                        value = generator.send(sent)
+                except StopIteration as stop:
+                    return stop.value
+                sent = yield value
+
+        return steps
 
     def _recreate_cm(self) -> Any:  # a decorated function may run in several threads: one manager for each call
         return type(self)()

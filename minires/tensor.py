@@ -267,6 +267,11 @@ class Tensor:
         copy._grad = None if self._grad is None else Tensor(self._grad._array.copy())
         return copy
 
+    def __getstate__(self) -> Any:
+        if self.node is not None:
+            raise GraphError("only leaves can be pickled; use detach()")
+        return super().__getstate__()
+
     # Writing in place: outside of the graph only
 
     def _check_write(self, op: str, other: Any) -> None:

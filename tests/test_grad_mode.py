@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -135,4 +135,21 @@ def test_decorator_without_parentheses() -> None:
         return is_grad_enabled()
 
     assert not recorded()
+    assert is_grad_enabled()
+
+
+def test_a_decorated_generator_has_the_mode_to_itself() -> None:
+    @no_grad()
+    def count(n: int) -> Generator[tuple[bool, Any], Any, str]:
+        sent = None
+        for _ in range(n):
+            sent = yield is_grad_enabled(), sent
+        return "done"
+
+    counting = count(2)
+    assert next(counting) == (False, None)
+    assert is_grad_enabled()
+    assert counting.send("more") == (False, "more")
+    with pytest.raises(StopIteration, match="done"):
+        next(counting)
     assert is_grad_enabled()
