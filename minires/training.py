@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from .autograd import no_grad
-from .errors import ArgumentError, MiniresError
+from .errors import ArgumentError, DataError, MiniresError
 from .nn import Module
 from .ops import cross_entropy
 from .tensor import Tensor
@@ -64,11 +64,14 @@ class Average:
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
     """The share of rows of logits (N, C) whose largest entry is at the label (N,), in percent."""
-    return 100 * float((logits.data.argmax(axis=1) == labels.data).mean())
+    return 100 * float((logits.data.argmax(axis=1) == labels.data).mean()) if len(logits) else float("nan")
 
 
 def evaluate(model: Module, batches: Iterable[tuple[Tensor, Tensor]], device: str = "cpu") -> tuple[float, float]:
-    """Mean cross-entropy and accuracy in percent over all examples, in evaluation mode and without graph."""
+    """Mean cross-entropy and accuracy in percent over all examples, in evaluation mode and without graph.
+
+    Raises DataError where there is no example.
+    """
     loss, right = Average(), Average()
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -82,6 +85,8 @@ def evaluate(model: Module, batches: Iterable[tuple[Tensor, Tensor]], device: st
     finally:  # each module's own mode: some may have been frozen
         for module, mode in modes:
             module.training = mode
+    if not loss.count:
+        raise DataError("evaluate: there is no example to average over; is the data set empty?")
     return loss.mean, right.mean
 
 

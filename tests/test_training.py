@@ -71,6 +71,12 @@ def test_evaluate_restores_the_mode_after_an_error(rng):
     assert (model.training, model.fc.training) == (True, False)
 
 
+@pytest.mark.parametrize("batches", [[], [(Tensor(np.zeros((0, 4), np.float32)), Tensor(np.zeros(0, np.int64)))]])
+def test_evaluate_refuses_an_empty_set(rng, batches):
+    with pytest.raises(DataError, match="no example"):
+        training.evaluate(Net(rng), batches)
+
+
 def test_log_is_complete_after_every_line(tmp_path):
     path = tmp_path / "new" / "log.jsonl"
     log = training.RunLog(path)
