@@ -2,48 +2,25 @@
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import itertools
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
 from .autograd import no_grad
-from .errors import ArgumentError, DataError, MiniresError
+from .cli import ArgumentParser as ArgumentParser
+from .cli import exit_code as exit_code
+from .cli import natural as natural
+from .cli import positive as positive
+from .errors import ArgumentError, DataError
 from .nn import Module
 from .ops import cross_entropy
 from .tensor import Tensor
-
-
-class ArgumentParser(argparse.ArgumentParser):
-    """argparse's, which shows its description as it is written, and tells an error in one line."""
-
-    def __init__(self, description: str | None) -> None:
-        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
-
-
-def positive(text: str) -> int:
-    """An argparse type: an int of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise ValueError(f"{value} is less than 1")
-    return value
-
-
-def natural(text: str) -> int:
-    """An argparse type: an int of at least 0."""
-    value = int(text)
-    if value < 0:
-        raise ValueError(f"{value} is less than 0")
-    return value
 
 
 class Average:
@@ -166,16 +143,3 @@ def new_run_folder(name: str, given: str | None = None) -> Path:
     folder = next(folder for folder in itertools.chain([stem], numbered) if not folder.exists())
     folder.mkdir(parents=True)  # which fails if another run was faster
     return folder
-
-
-def exit_code(main: Callable[[], None]) -> int:
-    """Run a script's main: 0; 2 after an error of the user's, told in one line; 130 after Ctrl-C."""
-    try:
-        main()
-    except (MiniresError, OSError) as error:
-        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)
-        return 130
-    return 0

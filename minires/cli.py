@@ -1,0 +1,50 @@
+"""What every script's command line shares: its parser, types of arguments, and exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from .errors import MiniresError
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """argparse's, which shows its description as it is written, and tells an error in one line."""
+
+    def __init__(self, description: str | None) -> None:
+        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+
+
+def positive(text: str) -> int:
+    """An argparse type: an int of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise ValueError(f"{value} is less than 1")
+    return value
+
+
+def natural(text: str) -> int:
+    """An argparse type: an int of at least 0."""
+    value = int(text)
+    if value < 0:
+        raise ValueError(f"{value} is less than 0")
+    return value
+
+
+def exit_code(main: Callable[[], None]) -> int:
+    """Run a script's main: 0; 2 after an error of the user's, told in one line; 130 after Ctrl-C."""
+    try:
+        main()
+    except (MiniresError, OSError) as error:
+        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)
+        return 130
+    return 0

