@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BASES = {"cli", "errors", "files", "hooks", "modes", "random"}  # import nothing of minires but errors, and may be imported by all
+BASES = {"cli", "errors", "files", "hooks", "modes", "random"}  # import no layer, and may be imported by all
 MAY_IMPORT = {
     "cli": set(),
     "errors": set(),

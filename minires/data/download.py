@@ -22,6 +22,11 @@ from ..cli import ArgumentParser, exit_code
 from ..errors import ArgumentError, DataError
 from ..files import publish
 
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None  # type: ignore[assignment]
+
 TIMEOUT = 30.0  # seconds without a byte
 RETRIES = 3  # of one mirror, without a new byte between them
 PAUSE = 0.5  # seconds before the first retry; the second waits twice as long
@@ -92,12 +97,12 @@ def download(file: File, folder: str | Path, mirrors: Sequence[str] | None = Non
     target = Path(folder) / file.name
     if mirrors is None:
         mirrors = [*filter(None, [os.environ.get("MINIRES_MIRROR")]), *file.mirrors]
-    if _present(target, file):
+    if _is_there(target, file):
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     failures = []
     with _part(target) as part, _progress(file) as report:
-        if _present(target, file):  # by another process, while this one waited for the part
+        if _is_there(target, file):  # by now: another process held the part
             return target
         for mirror in mirrors:
             url = f"{mirror.rstrip('/')}/{file.name}"
@@ -105,9 +110,9 @@ def download(file: File, folder: str | Path, mirrors: Sequence[str] | None = Non
                 _fill(part, file, url, report)
             except _Failed as failure:
                 failures.append(f"{url}: {failure}")
-                continue
-            publish(part, target)
-            return target
+            else:
+                publish(part, target)
+                return target
     raise DataError(
         f"cannot download {file} to {target.resolve()}: {'; '.join(failures) or 'no mirror is given'}. "
         "Put the file there by hand, or name a folder that holds it in MINIRES_MIRROR, as a URL"
@@ -115,26 +120,24 @@ def download(file: File, folder: str | Path, mirrors: Sequence[str] | None = Non
 
 
 class _Failed(Exception):
-    """What a mirror did wrong. `lasting` says that it will do so again."""
+    """What a mirror did wrong; `lasting` if it is sure to do so again."""
 
     def __init__(self, message: str, lasting: bool = False) -> None:
         super().__init__(message)
         self.lasting = lasting
 
 
-def _present(target: Path, file: File) -> bool:
+def _is_there(target: Path, file: File) -> bool:
     if not target.exists():
         return False
     with target.open("rb") as content:
         if wrong := _wrong(content, file):
-            raise DataError(
-                f"{target.resolve()} {wrong}, so it is not {file}: move it away, or put the right file there"
-            )
+            raise DataError(f"{target.resolve()} {wrong}, so it is not {file}: move it away")
     return True
 
 
 def _wrong(content: BufferedReader | BufferedRandom, file: File) -> str:
-    """How the content differs from the file's description; an empty string where it does not."""
+    """How the content differs from what the file should hold; an empty string if it does not."""
     size = content.seek(0, os.SEEK_END)
     if size != file.size:
         return f"has {size:,} bytes"
@@ -146,61 +149,45 @@ def _wrong(content: BufferedReader | BufferedRandom, file: File) -> str:
 
 @contextlib.contextmanager
 def _part(target: Path) -> Iterator[BufferedRandom]:
-    """The unfinished file beside `target`, opened to append to, and locked: who comes second waits."""
+    """The unfinished file beside `target`, to append to; locked, so that who comes second waits."""
     path = target.with_name(f"{target.name}.part")
     while True:
         part = path.open("a+b")
-        if os.name != "posix":
+        if fcntl is not None:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(part, fcntl.LOCK_EX)
+        if path.exists() and os.path.samestat(path.stat(), os.fstat(part.fileno())):
             break
-        import fcntl
-
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(part, fcntl.LOCK_EX)
-        if _names(path, part):
-            break
-        part.close()  # another process has finished this one
+        part.close()  # while this one waited, it got its final name, or was removed
     with part:
-        try:
-            yield part
-        finally:
-            if _names(path, part) and not path.stat().st_size:
-                path.unlink()
-
-
-def _names(path: Path, part: BufferedRandom) -> bool:
-    return not part.closed and path.exists() and os.path.samestat(path.stat(), os.fstat(part.fileno()))
+        yield part
+        if not part.closed and part.seek(0, os.SEEK_END) == 0:
+            path.unlink()
 
 
 def _fill(part: BufferedRandom, file: File, url: str, report: Callable[[int], None]) -> None:
-    """Complete the part from a mirror. Raises _Failed, with the part empty if its bytes were wrong."""
-    older = part.seek(0, os.SEEK_END)
-    _transfer(part, file, url, report)
-    if wrong := _wrong(part, file):
-        part.truncate(0)
-        if not older:
-            raise _Failed(wrong)
-        _fill(part, file, url, report)  # the older bytes may be to blame
-
-
-def _transfer(part: BufferedRandom, file: File, url: str, report: Callable[[int], None]) -> None:
-    """Append what the part lacks, over as many connections as make headway."""
-    furthest, tries = part.seek(0, os.SEEK_END), 0
-    while (length := part.seek(0, os.SEEK_END)) != file.size:
+    """Complete the part from one mirror, over as many connections as make headway. If its bytes are wrong, empty it."""
+    begun = furthest = part.seek(0, os.SEEK_END)
+    tries = 0
+    while (length := part.seek(0, os.SEEK_END)) < file.size:
         try:
-            for offset, piece in _pieces(url, length if length < file.size else 0, file.size):
+            for offset, piece in _pieces(url, length, file.size):
                 if offset == 0:  # also where the server cannot go on from the middle
                     part.truncate(0)
                 part.write(piece)
                 report(offset + len(piece))
         except _Failed as failure:
-            part.flush()
-            if (length := part.seek(0, os.SEEK_END)) > furthest:
-                furthest, tries = length, 0
-                continue
-            if failure.lasting or tries == RETRIES:
+            length = part.seek(0, os.SEEK_END)
+            tries = 0 if length > furthest else tries + 1
+            furthest = max(furthest, length)
+            if failure.lasting or tries > RETRIES:
                 raise
-            tries += 1
             time.sleep(tries * PAUSE)
+    if wrong := _wrong(part, file):
+        part.truncate(0)
+        if not begun:
+            raise _Failed(wrong)
+        _fill(part, file, url, report)  # the bytes from before may be to blame
 
 
 def _pieces(url: str, start: int, size: int) -> Iterator[tuple[int, bytes]]:
@@ -230,29 +217,28 @@ def _pieces(url: str, start: int, size: int) -> Iterator[tuple[int, bytes]]:
 
 @contextlib.contextmanager
 def _progress(file: File) -> Iterator[Callable[[int], None]]:
-    """A function to tell the bytes that are there to: it moves a bar on a terminal, else prints a line every 10 %."""
+    """Yields a function that takes how many bytes there are, and moves a bar on a terminal, else prints every 10 %."""
     try:
         from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+        from rich.progress import Progress
     except ImportError:
-        rich = False
+        terminal = False
     else:
-        rich = sys.stderr.isatty()
-    if not rich:
-        shown = 0
-
-        def line(done: int) -> None:
-            nonlocal shown
-            if 10 * done // file.size != shown:
-                shown = 10 * done // file.size
-                print(f"{file.name}: {10 * shown} % of {file.size / 1e6:.1f} MB", file=sys.stderr, flush=True)
-
-        yield line
+        terminal = sys.stderr.isatty()
+    if terminal:
+        with Progress(console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(f"{file.name}, {file.size / 1e6:.1f} MB", total=file.size)
+            yield lambda done: bar.update(task, completed=done)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(file.name, total=file.size)
-        yield lambda done: bar.update(task, completed=done)
+    tenths = 0
+
+    def report(done: int) -> None:
+        nonlocal tenths
+        if 10 * done // file.size != tenths:
+            tenths = 10 * done // file.size
+            print(f"{file.name}: {10 * tenths} % of {file.size / 1e6:.1f} MB", file=sys.stderr, flush=True)
+
+    yield report
 
 
 def main() -> None:
