@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from .convert import to_array
 from .device import to_device
 from .errors import ArgumentError, CheckpointError
 from .nn import Module
@@ -55,7 +56,7 @@ def save(
         saved = optimizer.state_dict()
         state["param_groups"] = saved["param_groups"]
         for number, values in saved["state"].items():
-            tensors |= {f"optimizer/{number}/{name}": v for name, v in values.items() if v is not None}
+            tensors |= {f"optimizer/{number}/{name}": to_array(v) for name, v in values.items()}
     if scheduler is not None:
         state["scheduler"] = scheduler.state_dict()
     save_tensors(path, tensors, state)

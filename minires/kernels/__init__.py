@@ -23,6 +23,9 @@ from .portable.norm import BatchStatistics as BatchStatistics
 from .portable.norm import batch_norm_apply as batch_norm_apply
 from .portable.norm import batch_norm_grad as batch_norm_grad
 from .portable.norm import batch_norm_statistics as batch_norm_statistics
+from .portable.optim import adamw_ as adamw_
+from .portable.optim import power_sum as power_sum
+from .portable.optim import scale_ as scale_
 from .portable.optim import sgd_ as sgd_
 from .portable.pool import avg_pool2d as avg_pool2d
 from .portable.pool import avg_pool2d_grad as avg_pool2d_grad

@@ -1,23 +1,26 @@
-"""What optimizers share: parameter groups and state dicts in PyTorch's form."""
+"""What optimizers share: parameter groups, the walk of a step over them, and state dicts in PyTorch's form."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
-from ..autograd import is_tensor, zero_grad
+from ..autograd import enable_grad, is_tensor, zero_grad
 from ..convert import to_array
-from ..device import device_of, to_device
+from ..device import Array, array_module, device_of, to_device
 from ..errors import ArgumentError, CheckpointError, DTypeError
+from ..kernels import quiet
 
 
 class Optimizer:
     """Base of the optimizers: `param_groups` holds parameters with their settings, `state` what a step keeps of each.
 
-    `params` is an iterable of parameters, or of dicts {"params": ..., setting: value} that override the defaults.
+    `params` is an iterable of parameters, or of dicts {"params": ..., setting: value} that override the defaults. A
+    subclass gives `update`. What it keeps in a parameter's state are arrays of the parameter's shape, made by
+    `zeros_like`, and numbers.
     """
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
@@ -53,21 +56,44 @@ class Optimizer:
                 raise ArgumentError(f"{name}: a parameter of shape {p.shape} was given twice")
             known.add(id(p))
         settings = {name: python_number(value) for name, value in {**self.defaults, **group}.items()}
+        self.check(settings)
         self.param_groups.append({**settings, "params": params})
+
+    def check(self, settings: dict[str, Any]) -> None:
+        """Raises ArgumentError for a group's settings that make no sense."""
+        raise NotImplementedError
+
+    def update(self, p: Any, state: dict[str, Any], settings: dict[str, Any]) -> None:
+        """One step of a parameter that has a gradient, written into its array and its state."""
+        raise NotImplementedError
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients, or set them to zero."""
         zero_grad(self._parameters(), set_to_none)
 
-    def step(self) -> None:
-        """Update every parameter that has a gradient."""
-        raise NotImplementedError
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update every parameter that has a gradient, in place.
+
+        A closure is called first, with recording on, to make the gradients; what it returns, its loss, is returned.
+        """
+        loss = None
+        if closure is not None:
+            with enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            settings = {name: python_number(group[name]) for name in self.defaults}
+            for p in group["params"]:
+                if p.grad is not None:
+                    with quiet():
+                        self.update(p, self.state.setdefault(p, {}), settings)
+                    p.version.count += 1
+        return loss
 
     def _parameters(self) -> list[Any]:
         return [p for group in self.param_groups for p in group["params"]]
 
     def state_dict(self) -> dict[str, Any]:
-        """{"state": {i: {name: array}}, "param_groups": [...]}, parameters numbered in their order."""
+        """{"state": {i: {name: array or number}}, "param_groups": [...]}, parameters numbered in their order."""
         number = {id(p): i for i, p in enumerate(self._parameters())}
         return {
             "state": {number[id(p)]: dict(values) for p, values in self.state.items()},
@@ -87,27 +113,58 @@ class Optimizer:
             raise CheckpointError(
                 f"{type(self).__name__}: parameter groups of {theirs} in the state dict, but of {ours} here"
             )
-        params, state = self._parameters(), {}
+        params = self._parameters()
+        state: dict[Any, dict[str, Any]] = {}
         for key, values in state_dict["state"].items():
             if not 0 <= int(key) < len(params):
                 raise CheckpointError(f"{type(self).__name__}: state of parameter {key}, but there are {len(params)}")
             p = params[int(key)]
+            state[p] = {}
             for name, value in values.items():
-                if value is not None and value.shape != p.shape:
+                if value is None:
+                    continue
+                state[p][name] = loaded = _loaded(value, p)
+                if not isinstance(loaded, (int, float)) and loaded.shape != p.shape:
                     raise CheckpointError(
-                        f"{type(self).__name__}: {name} of parameter {key} is {value.shape}, the parameter {p.shape}"
+                        f"{type(self).__name__}: {name} of parameter {key} is {loaded.shape}, the parameter {p.shape}"
                     )
-            state[p] = {n: None if v is None else _copy_like(v, p) for n, v in values.items()}
+        for saved in groups:
+            missing = set(self.defaults) - set(saved)
+            if missing:
+                raise CheckpointError(
+                    f"{type(self).__name__}: the state dict of another optimizer: no {', '.join(sorted(missing))}"
+                )
         self.state = state
         for group, saved in zip(self.param_groups, groups, strict=True):
-            group.update({k: copy.deepcopy(v) for k, v in saved.items() if k != "params"})
+            group.update({k: python_number(copy.deepcopy(v)) for k, v in saved.items() if k != "params"})
 
 
-def _copy_like(value: Any, parameter: Any) -> Any:
-    array = to_array(value.data if is_tensor(value) else value, parameter.dtype)
-    return to_device(array.copy(), device_of(parameter.data))
+def zeros_like(parameter: Any) -> Array:
+    """State of a parameter's shape, before the first step. In float32 for float16, where small moments are 0."""
+    return array_module(parameter.data).zeros_like(parameter.data, dtype=_state_dtype(parameter))
+
+
+def _state_dtype(parameter: Any) -> np.dtype[Any]:
+    return np.promote_types(parameter.dtype, np.float32)
+
+
+def _loaded(value: Any, parameter: Any) -> Any:
+    """A saved number as a number, which needs no device; an array as the parameter's state is."""
+    array = to_array(value.data if is_tensor(value) else value)
+    if array.ndim == 0 and (parameter.ndim > 0 or array.dtype.kind != "f"):
+        return array.item()
+    return to_device(array.astype(_state_dtype(parameter)), device_of(parameter.data))
 
 
 def python_number(value: Any) -> Any:
-    """A NumPy scalar as a Python number, beside which float32 stays float32, and which JSON can hold."""
+    """A NumPy scalar as a Python number, beside which float32 stays float32, and which JSON can hold; in tuples too."""
+    if isinstance(value, (tuple, list)):
+        return tuple(map(python_number, value))
     return value.item() if isinstance(value, np.generic) else value
+
+
+def check_not_negative(optimizer: str, **settings: float) -> None:
+    """Raises ArgumentError for a setting below 0, or NaN."""
+    for name, value in settings.items():
+        if not value >= 0:
+            raise ArgumentError(f"{optimizer}: {name} must be at least 0, not {value}")

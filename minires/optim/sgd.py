@@ -6,14 +6,15 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..errors import ArgumentError
-from ..kernels import quiet, sgd_
-from .optimizer import Optimizer, python_number
+from ..kernels import sgd_
+from .optimizer import Optimizer, check_not_negative, zeros_like
 
 
 class SGD(Optimizer):
     """Stochastic gradient descent with momentum, PyTorch's rule to the letter (see kernels.sgd_).
 
-    Raises ArgumentError for settings that make no sense, such as Nesterov without momentum.
+    The momentum starts with the first gradient as it is: no dampening then. Raises ArgumentError for settings that
+    make no sense, such as Nesterov without momentum.
     """
 
     def __init__(
@@ -27,25 +28,20 @@ class SGD(Optimizer):
         *,
         maximize: bool = False,
     ) -> None:
-        for name, value in {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}.items():
-            if not value >= 0:
-                raise ArgumentError(f"SGD: {name} must be at least 0, not {value}")
-        if nesterov and (momentum <= 0 or dampening != 0):
-            raise ArgumentError("SGD: Nesterov momentum requires a momentum and zero dampening")
         defaults = {
             "lr": lr, "momentum": momentum, "dampening": dampening,
             "weight_decay": weight_decay, "nesterov": nesterov, "maximize": maximize,
         }  # fmt: skip
         super().__init__(params, defaults)
 
-    def step(self) -> None:
-        """w -= lr * v for every parameter with a gradient, in place."""
-        for group in self.param_groups:
-            settings = {name: python_number(group[name]) for name in self.defaults}
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                state = self.state.setdefault(p, {"momentum_buffer": None})
-                with quiet():
-                    state["momentum_buffer"] = sgd_(p.data, p.grad.data, state["momentum_buffer"], **settings)
-                p.version.count += 1
+    def check(self, settings: dict[str, Any]) -> None:
+        check_not_negative("SGD", **{name: settings[name] for name in ("lr", "momentum", "weight_decay")})
+        if settings["nesterov"] and (settings["momentum"] <= 0 or settings["dampening"] != 0):
+            raise ArgumentError("SGD: Nesterov momentum requires a momentum and zero dampening")
+
+    def update(self, p: Any, state: dict[str, Any], settings: dict[str, Any]) -> None:
+        if settings["momentum"] and "momentum_buffer" not in state:
+            state["momentum_buffer"] = zeros_like(p)
+            settings = {**settings, "dampening": 0.0}
+        velocity = state["momentum_buffer"] if settings["momentum"] else None
+        sgd_(p.data, p.grad.data, velocity, **settings)

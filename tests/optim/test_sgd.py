@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minires import Tensor, nn, optim
+from minires import Tensor, enable_grad, nn, no_grad, optim
 from minires.errors import ArgumentError, CheckpointError, DTypeError
 from tests.oracle import torch
 
@@ -73,6 +73,26 @@ def test_gradients_are_left_alone(rng: np.random.Generator) -> None:
     for _ in range(3):
         sgd.step()
     np.testing.assert_array_equal(w.grad.data, gradient)
+
+
+@pytest.mark.parametrize("make", [optim.SGD, optim.AdamW])
+@pytest.mark.parametrize("recording", [enable_grad, no_grad])
+def test_step_calls_its_closure(make: Any, recording: Any) -> None:
+    """With recording on, also where it is off; and returns the loss."""
+    w = nn.Parameter(np.ones(2))
+    optimizer = make([w], lr=0.1)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = (w * w).sum()
+        loss.backward()
+        return loss
+
+    with recording():
+        losses = [optimizer.step(closure).item() for _ in range(3)]
+        assert optimizer.step() is None
+    assert losses[0] == 2
+    assert losses[2] < losses[1] < losses[0]
 
 
 def test_no_gradient_no_step() -> None:
@@ -214,6 +234,19 @@ def test_settings_are_python_numbers() -> None:
 def test_what_is_no_state_dict_is_refused(state: Any, message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
         optim.SGD([Tensor([1.0], requires_grad=True)]).load_state_dict(state)
+
+
+def test_float16_keeps_its_momentum_in_float32() -> None:
+    """Ten gradients of 6e-8, the smallest in float16, of which a rounded momentum would keep whole multiples."""
+    p = nn.Parameter(np.zeros(2, np.float16))
+    sgd = optim.SGD([p], lr=1e4, momentum=0.5)
+    for _ in range(10):
+        p.grad = Tensor(np.full(2, 6e-8, np.float16))
+        sgd.step()
+    velocity = sgd.state[p]["momentum_buffer"]
+    assert velocity.dtype == np.float32
+    np.testing.assert_allclose(velocity, float(np.float16(6e-8)) * (2 - 0.5**9), rtol=1e-6)
+    assert p.dtype == np.float16
 
 
 def test_an_overflowing_step_is_no_warning() -> None:

@@ -19,6 +19,7 @@ from tests.reference.loss import softmax as softmax
 from tests.reference.norm import batch_norm as batch_norm
 from tests.reference.norm import batch_norm_grad as batch_norm_grad
 from tests.reference.norm import moments as moments
+from tests.reference.optim import adamw as adamw
 from tests.reference.optim import sgd as sgd
 from tests.reference.pool import avg_pool2d as avg_pool2d
 from tests.reference.pool import max_pool2d as max_pool2d
