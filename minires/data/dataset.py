@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 
 from ..errors import ArgumentError, DataError
+from . import identity
 from .transforms import Transform
 
 
 class ImageDataset:
     """Images (N, H, W, C) and class numbers (N,), with the transform that batches of them go through.
 
-    `images` and `labels` are the arrays, `classes` the names. Raises DataError for labels outside the classes.
+    `images` and `labels` are the arrays, `classes` the names. `name` says which data these are, wherever results on
+    them are shown; None looks whether they are a known copy of a published data set. Raises DataError for labels
+    outside the classes.
     """
 
     def __init__(
-        self, images: np.ndarray, labels: np.ndarray, classes: Sequence[str], transform: Transform | None = None
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        classes: Sequence[str],
+        transform: Transform | None = None,
+        *,
+        name: str | None = None,
     ) -> None:
         images, labels = np.asarray(images), np.asarray(labels)
         if labels.dtype.kind not in "iu" and len(labels):
@@ -30,6 +40,12 @@ class ImageDataset:
             raise DataError(f"labels run from {labels.min()} to {labels.max()}, but there are {len(classes)} classes")
         self.images, self.labels = images, labels.astype(np.int64)
         self.classes, self.transform = list(classes), transform
+        self.name = name or identity.name_of(self.images, self.labels) or "images of the user's"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of images and labels as they were when first asked for: equal for equal pixels, whatever the file."""
+        return identity.fingerprint(self.images, self.labels)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -49,7 +65,7 @@ class ImageDataset:
         return images, self.labels[index]
 
     def take(self, count: int | None) -> ImageDataset:
-        """The first `count` examples as a data set of their own; all of them for None. Raises ArgumentError below 1."""
+        """The first `count` examples as a data set of the same name; all of them for None. ArgumentError below 1."""
         if count is not None and count < 1:
             raise ArgumentError(f"take: {count} examples; at least 1 is needed")
-        return ImageDataset(self.images[:count], self.labels[:count], self.classes, self.transform)
+        return ImageDataset(self.images[:count], self.labels[:count], self.classes, self.transform, name=self.name)

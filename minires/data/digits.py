@@ -20,4 +20,5 @@ class Digits(ImageDataset):
     def __init__(self, train: bool = True, transform: Transform | None = None) -> None:
         with np.load(Path(__file__).parent / "assets" / "digits.npz") as arrays:
             chosen = arrays["test"] != train
-            super().__init__(arrays["images"][chosen], arrays["labels"][chosen], [str(d) for d in range(10)], transform)
+            images, labels = arrays["images"][chosen], arrays["labels"][chosen]
+        super().__init__(images, labels, [str(d) for d in range(10)], transform, name="digits")

@@ -1,0 +1,112 @@
+"""Image data sets of the user's in NumPy's .npz files."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import ArgumentError, DataError
+from . import identity
+from .dataset import ImageDataset
+from .transforms import Transform
+
+LARGEST_RATIO = 100  # of an array's size to its size in the file; noisy images come to 1.2, drawings to 20
+MOST_ENTRIES, MOST_CLASSES = 1000, 100_000
+
+
+class NpzDataset(ImageDataset):
+    """Images, labels and class names from the arrays `images`, `labels` and, if there, `classes` of a .npz file.
+
+    With `split` "train" or another word the names are `train_images`, `train_labels` and still `classes`; class names
+    that are given stand in for the file's, and numbers for names that are nowhere. Images are
+    uint8 or float, (N, H, W, C), or (N, H, W) of one channel; `layout` "NCHW" says that a file's are (N, C, H, W).
+    Written by `np.savez(path, images=..., labels=..., classes=[...])`, packed or not. Nothing in the file can run code
+    or take more memory than a hundred times its size. Raises DataError for what is missing or damaged.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        split: str = "",
+        transform: Transform | None = None,
+        *,
+        layout: str = "NHWC",
+        classes: Sequence[str] | None = None,
+    ) -> None:
+        if layout not in ("NHWC", "NCHW"):
+            raise ArgumentError(f"layout {layout!r}: choose NHWC or NCHW")
+        prefix = f"{split}_" if split else ""
+        keys = [f"{prefix}images", f"{prefix}labels"]
+        arrays = load_npz(path, keys, optional=["classes"])
+        images, labels = arrays[keys[0]], arrays[keys[1]]
+        if images.ndim == 3:
+            images = images[..., None]
+        elif images.ndim == 4 and layout == "NCHW":
+            images = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+        if images.dtype.kind not in "uf" or (images.dtype.kind == "u" and images.dtype != np.uint8):
+            raise DataError(f"{path}: {keys[0]} are {images.dtype}, not uint8 or float")
+        if images.ndim != 4 or images.shape[3] not in (1, 2, 3, 4):
+            raise DataError(
+                f"{path}: {keys[0]} {images.shape} are not (N, H, W, C) with 1 to 4 channels"
+                "; if they are (N, C, H, W), say layout='NCHW'"
+            )
+        if labels.dtype.kind not in "iu" or labels.ndim != 1:
+            raise DataError(f"{path}: {keys[1]} are {labels.dtype} {labels.shape}, not N class numbers")
+        if classes is None:
+            numbers = range(min(int(labels.max(initial=0)) + 1, MOST_CLASSES))
+            classes = [str(name) for name in arrays.get("classes", np.array(numbers)).ravel()]
+        name = identity.name_of(images, labels) or Path(path).name
+        super().__init__(images, labels, classes, transform, name=name)
+
+
+def load_npz(path: str | Path, keys: list[str], optional: list[str] | None = None) -> dict[str, np.ndarray]:
+    """The arrays `keys` of a .npz file, and those of `optional` that are there, of numbers or text.
+
+    Sizes are checked against the file's before memory is taken, and nothing is ever unpickled. Raises DataError.
+    """
+    path = Path(path)
+    try:
+        with zipfile.ZipFile(path) as file:
+            names = file.namelist()
+            if len(names) > MOST_ENTRIES or len(set(names)) < len(names):
+                raise DataError(f"{path} is damaged: it has {len(names)} entries, some of one name")
+            missing = [key for key in keys if f"{key}.npy" not in names]
+            if missing:
+                there = ", ".join(name.removesuffix(".npy") for name in names[:10])
+                raise DataError(f"{path} has no array {' and no '.join(missing)}; it has {there or 'none'}")
+            wanted = keys + [key for key in optional or [] if f"{key}.npy" in names]
+            return {key: _array(file, f"{key}.npy", path) for key in wanted}
+    except DataError:
+        raise
+    except FileNotFoundError:
+        raise DataError(f"no file {path}") from None
+    except Exception as error:  # a damaged zip or header can raise anything
+        raise DataError(f"{path} is damaged or no .npz file: {type(error).__name__}: {error}") from error
+
+
+def _array(file: zipfile.ZipFile, name: str, path: Path) -> np.ndarray:
+    """One array: its header says what is to come, and only as much is read."""
+    info = file.getinfo(name)
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1:
+        raise DataError(f"{path}: {name} is packed in a way that NumPy does not write")
+    if info.file_size > LARGEST_RATIO * max(info.compress_size, 1000):
+        raise DataError(f"{path}: {name} would unpack {info.compress_size:,} bytes to {info.file_size:,}")
+    with file.open(info) as member:
+        version = np.lib.format.read_magic(member)
+        if version == (1, 0):
+            shape, by_columns, dtype = np.lib.format.read_array_header_1_0(member)
+        elif version == (2, 0):
+            shape, by_columns, dtype = np.lib.format.read_array_header_2_0(member)
+        else:
+            raise DataError(f"{path}: {name} has format {version}, which no image data set needs")
+        if dtype.kind not in "iufU" or dtype.itemsize == 0:
+            raise DataError(f"{path}: {name} holds {dtype}, not numbers or text")
+        promised, there = math.prod(shape) * dtype.itemsize, info.file_size - member.tell()
+        if min(shape, default=0) < 0 or promised != there:
+            raise DataError(f"{path} is damaged: {name} {shape} needs {promised:,} bytes, but has {there:,}")
+        values = np.frombuffer(member.read(), dtype)
+    return values.astype(dtype.newbyteorder("="), copy=False).reshape(shape, order="F" if by_columns else "C")
