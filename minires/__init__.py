@@ -13,7 +13,10 @@ from .autograd import is_grad_enabled as is_grad_enabled
 from .autograd import no_grad as no_grad
 from .errors import MiniresError as MiniresError
 from .gradcheck import gradcheck as gradcheck
+from .ops import abs as abs
 from .ops import argmax as argmax
+from .ops import clamp as clamp
+from .ops import clip as clip
 from .ops import exp as exp
 from .ops import flatten as flatten
 from .ops import log as log
@@ -22,14 +25,20 @@ from .ops import matmul as matmul
 from .ops import max as max
 from .ops import maximum as maximum
 from .ops import mean as mean
+from .ops import minimum as minimum
 from .ops import permute as permute
 from .ops import relu as relu
 from .ops import reshape as reshape
+from .ops import sigmoid as sigmoid
 from .ops import softmax as softmax
 from .ops import sqrt as sqrt
 from .ops import sum as sum
+from .ops import tanh as tanh
 from .ops import transpose as transpose
+from .ops import where as where
+from .random import get_rng_state as get_rng_state
 from .random import manual_seed as manual_seed
+from .random import set_rng_state as set_rng_state
 from .tensor import Tensor as Tensor
 from .tensor import tensor as tensor
 

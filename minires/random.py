@@ -1,8 +1,12 @@
-"""The generator from which layers draw their initial weights, where none is given to them."""
+"""The generator from which layers draw, initial weights and dropout's masks, where none is given to them."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+
+from .errors import ArgumentError
 
 _default: np.random.Generator | None = None
 
@@ -17,3 +21,19 @@ def manual_seed(seed: int) -> np.random.Generator:
 def default_generator() -> np.random.Generator:
     """The generator that `manual_seed` set last; before the first time, one of seed 0."""
     return _default or manual_seed(0)
+
+
+def get_rng_state() -> dict[str, Any]:
+    """Where the default generator stands: a dictionary of numbers and names, which JSON holds."""
+    return dict(default_generator().bit_generator.state)
+
+
+def set_rng_state(state: dict[str, Any]) -> None:
+    """Start the default generator anew from where `get_rng_state` found it. Raises ArgumentError for another state."""
+    global _default
+    bits = np.random.PCG64()
+    try:
+        bits.state = state
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        raise ArgumentError(f"set_rng_state: not a state from get_rng_state: {error}") from None
+    _default = np.random.Generator(bits)

@@ -18,8 +18,8 @@ from .device import Array, array_module, device_of, to_device
 from .errors import DTypeError, GraphError, RangeError, ShapeError
 from .hooks import RemovableHandle
 from .kernels.dispatch import quiet
-from .ops.elementwise import operands
-from .ops.shape import check_basic_index
+from .ops.dtypes import operands
+from .ops.index import index_parts
 
 
 @register_tensor
@@ -299,9 +299,10 @@ class Tensor:
 
     def __setitem__(self, where: Any, value: Any) -> None:
         self._check_write("item assignment", value)
-        parts = check_basic_index("item assignment", where)
+        parts = index_parts("item assignment", self, where)
+        place = tuple(part.data if isinstance(part, Tensor) else part for part in parts)
         try:
-            self._array[parts] = value.data if isinstance(value, Tensor) else value
+            self._array[place] = value.data if isinstance(value, Tensor) else value
             self.version.count += 1
         except IndexError as error:
             raise RangeError(f"item assignment: {where!r} does not fit shape {self.shape}: {error}") from None
@@ -312,10 +313,18 @@ class Tensor:
 
     __add__, __sub__, __mul__, __truediv__ = ops.add, ops.sub, ops.mul, ops.div
     __pow__, __matmul__, __neg__, __getitem__ = ops.pow, ops.matmul, ops.neg, ops.index
-    exp, log, sqrt, relu, maximum, matmul = ops.exp, ops.log, ops.sqrt, ops.relu, ops.maximum, ops.matmul
-    sum, mean, max, argmax = ops.sum, ops.mean, ops.max, ops.argmax
+    exp, log, sqrt, relu, sigmoid, tanh = ops.exp, ops.log, ops.sqrt, ops.relu, ops.sigmoid, ops.tanh
+    abs, clip, clamp, maximum, minimum, matmul = ops.abs, ops.clip, ops.clamp, ops.maximum, ops.minimum, ops.matmul
+    __abs__ = ops.abs
+    sum, mean, var, std, logsumexp = ops.sum, ops.mean, ops.var, ops.std, ops.logsumexp
+    max, min, amax, amin, argmax, argmin = ops.max, ops.min, ops.amax, ops.amin, ops.argmax, ops.argmin
     softmax, log_softmax = ops.softmax, ops.log_softmax
     reshape, permute, transpose, flatten = ops.reshape, ops.permute, ops.transpose, ops.flatten
+    squeeze, unsqueeze, unflatten = ops.squeeze, ops.unsqueeze, ops.unflatten
+    expand, expand_as, split, chunk = ops.expand, ops.expand_as, ops.split, ops.chunk
+
+    def where(self, condition: Any, other: Any) -> Tensor:
+        return ops.where(condition, self, other)
 
     def __radd__(self, other: Any) -> Tensor:
         return ops.add(other, self)

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from minires import Tensor
+
 
 @dataclass(frozen=True)
 class Tolerance:
@@ -104,6 +106,14 @@ LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 def laid_out(x: np.ndarray, layout: str) -> np.ndarray:
     """x in one of the LAYOUTS; a number as it is."""
     return LAYOUTS[layout](x) if x.ndim else x
+
+
+def value_and_gradients(fn: Callable[..., Any], *values: Any) -> list[Any]:
+    """An op's result and gradients, for an output gradient of ones, as lists."""
+    tensors = [Tensor(np.array(v), requires_grad=True) for v in values]
+    y = fn(*tensors)
+    y.backward(np.ones(y.shape))
+    return [y.tolist(), *(t.grad.tolist() for t in tensors)]
 
 
 Backward = Callable[..., Any]

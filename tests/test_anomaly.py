@@ -12,8 +12,8 @@ from minires import Function, Tensor
 from minires.autograd import detect_anomaly
 from minires.errors import GraphError
 from minires.nn import functional as F
+from minires.ops.activation import ReLU
 from minires.ops.conv import Conv2d
-from minires.ops.elementwise import ReLU
 from minires.ops.linear import Linear
 from minires.ops.loss import CrossEntropy
 from minires.ops.norm import BatchNorm, BatchNormAddReLU

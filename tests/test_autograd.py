@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from minires import Function, Tensor, nn
+from minires import Function, Tensor, nn, ops
 from minires.errors import GraphError, ShapeError
 from minires.nn import functional as F
 from minires.ops.elementwise import Exp
@@ -25,11 +25,21 @@ CALLS = {
     "Div": lambda x: 1 / x,
     "Pow": lambda x: x**3,
     "Maximum": lambda x: x.maximum(0.5),
+    "Minimum": lambda x: x.minimum(1.5),
+    "Where": lambda x: x.where(x.detach() > 1, 2),
+    "Clip": lambda x: x.clip(0.7, 1.5),
+    "Abs": Tensor.abs,
     "Neg": lambda x: -x,
     "Exp": Tensor.exp,
     "Log": Tensor.log,
     "Sqrt": Tensor.sqrt,
     "ReLU": Tensor.relu,
+    "LeakyReLU": F.leaky_relu,
+    "Sigmoid": Tensor.sigmoid,
+    "Tanh": Tensor.tanh,
+    "SiLU": F.silu,
+    "GELU": F.gelu,
+    "Dropout": F.dropout,
     "Cast": lambda x: x.to("float32"),
     "MatMul": lambda x: x @ WEIGHT[0, 0],
     "Linear": lambda x: F.linear(x, WEIGHT[0, 0].T, np.ones(5)),
@@ -39,18 +49,31 @@ CALLS = {
     "GlobalAvgPool2d": lambda x: F.adaptive_avg_pool2d(x, 1),
     "Sum": lambda x: x.sum(1),
     "Mean": lambda x: x.mean((0, 2)),
+    "Var": lambda x: x.var((0, 2)),
+    "Std": lambda x: x.std((0, 2)),
+    "LogSumExp": lambda x: x.logsumexp((0, 2)),
     "AMax": Tensor.max,
+    "AMin": lambda x: x.amin((0, 2)),
     "MaxDim": lambda x: x.max(1).values,
+    "MinDim": lambda x: x.min(1).values,
     "Softmax": lambda x: x.softmax(-1),
     "LogSoftmax": lambda x: x.log_softmax(-1),
     "NLLLoss": lambda x: F.nll_loss(x[:, 0, 0], [0, 2], reduction="none"),
     "CrossEntropy": lambda x: F.cross_entropy(x[:, 0, 0], [0, 2], reduction="none"),
+    "SoftCrossEntropy": lambda x: F.cross_entropy(x[:, 0, 0], [0, 2], reduction="none", label_smoothing=0.1),
+    "SquaredError": lambda x: F.mse_loss(x, 0 * x.data, reduction="none"),
+    "BCEWithLogits": lambda x: F.binary_cross_entropy_with_logits(x, 0 * x.data, reduction="none"),
     "BatchNorm": lambda x: F.batch_norm(x, None, None, training=True),
     "BatchNormAddReLU": lambda x: F.batch_norm(x, None, None, training=True, add=x, relu=True),
     "BatchNormEval": lambda x: F.batch_norm(x, HALVES, ONES),
+    "GroupNorm": lambda x: F.group_norm(x, 3),
     "Reshape": lambda x: x.reshape(2, -1),
     "Permute": lambda x: x.permute(0, 3, 1, 2),
     "Index": lambda x: x[:, 1:],
+    "Take": lambda x: x[:, [1, 0, 1]],
+    "Expand": lambda x: x.expand(2, *SHAPE),
+    "Concatenate": lambda x: ops.concatenate([x, np.ones(SHAPE)], -1),
+    "Pad": lambda x: F.pad(x, (0, 0, 1, 2)),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,20 +10,20 @@ import numpy as np
 
 from ..autograd import Function, is_tensor
 from ..device import array_module
-from ..errors import ArgumentError, DTypeError, ShapeError
-from ..kernels import relu as relu_kernel
-from ..kernels import relu_grad, sum_to_shape
+from ..errors import ArgumentError, DTypeError
+from ..kernels import sum_to_shape
 from .checks import as_tensor
+from .dtypes import check_broadcast, is_scalar, number, operands, real
 
 
 class Binary(Function):
-    """A Function of two arrays of one dtype that broadcast; either may be a Python number.
+    """A Function of arrays of one dtype that broadcast; one of them may be a Python number.
 
     A subclass gives `partials`, the gradients before the sum over what was repeated.
     """
 
-    def partials(self, gy: Any) -> tuple[Any, Any]:
-        """The two inputs' gradients, each of gy's shape. One that is not needed may be anything."""
+    def partials(self, gy: Any) -> tuple[Any, ...]:
+        """The inputs' gradients, each of gy's shape. One that is not needed may be anything."""
         raise NotImplementedError
 
     def backward(self, gy: Any) -> Any:
@@ -70,17 +71,20 @@ class Mul(Binary):
 
 @dataclass(eq=False)
 class Div(Binary):
-    """y = a / b. ga = gy / b; gb = -gy * y / b. Saves b, and y if gb is needed."""
+    """y = a / b. ga = gy / b; gb = -gy * a / b^2.
+
+    Saves b, and a if gb is needed: y would save a division, but in float16 it is rounded to three digits, which a sum
+    of gradients of both signs loses.
+    """
 
     def forward(self, a: Any, b: Any) -> Any:
-        y = a / b
-        self.save(b, y if self.needs[1] else None)
-        return y
+        self.save(a if self.needs[1] else None, b)
+        return a / b
 
     def partials(self, gy: Any) -> Any:
-        b, y = self.saved
+        a, b = self.saved
         ga = gy / b
-        return ga, -ga * y if self.needs[1] else None
+        return ga, -ga * a / b if self.needs[1] else None
 
 
 @dataclass(eq=False)
@@ -123,6 +127,66 @@ class Maximum(Binary):
         xp = array_module(gy)
         shared = xp.where(a == b, gy / 2, gy)
         return xp.where(a < b, 0, shared), xp.where(a > b, 0, shared)
+
+
+@dataclass(eq=False)
+class Minimum(Binary):
+    """y = min(a, b). gy goes to the smaller, half to each where they are equal; NaN passes. Saves a and b."""
+
+    def forward(self, a: Any, b: Any) -> Any:
+        self.save(a, b)
+        return (array_module(b) if is_scalar(a) else array_module(a)).minimum(a, b)
+
+    def partials(self, gy: Any) -> Any:
+        a, b = self.saved
+        xp = array_module(gy)
+        shared = xp.where(a == b, gy / 2, gy)
+        return xp.where(a > b, 0, shared), xp.where(a < b, 0, shared)
+
+
+@dataclass(eq=False)
+class Where(Binary):
+    """y = a where the condition c holds, else b. ga = gy where c holds, else 0; gb the other way. Saves c."""
+
+    def forward(self, c: Any, a: Any, b: Any) -> Any:
+        self.save(c)
+        return array_module(c).where(c, a, b)
+
+    def partials(self, gy: Any) -> Any:
+        (c,), xp = self.saved, array_module(gy)
+        return None, xp.where(c, gy, 0) if self.needs[1] else None, xp.where(c, 0, gy) if self.needs[2] else None
+
+
+@dataclass(eq=False)
+class Clip(Function):
+    """y = x between min and max, else the nearer of them. gx = gy where min <= x <= max, else 0.
+
+    Saves x: y does not tell x = max, whose gradient is gy, from x > max.
+    """
+
+    min: float | None
+    max: float | None
+
+    def forward(self, x: Any) -> Any:
+        self.save(x)
+        return array_module(x).clip(x, self.min, self.max)
+
+    def backward(self, gy: Any) -> Any:
+        (x,), low, high = self.saved, self.min, self.max
+        inside = (x >= (-math.inf if low is None else low)) & (x <= (math.inf if high is None else high))
+        return array_module(gy).where(inside, gy, 0)
+
+
+@dataclass(eq=False)
+class Abs(Function):
+    """y = |x|. gx = gy * sign(x), 0 at x = 0. Saves x."""
+
+    def forward(self, x: Any) -> Any:
+        self.save(x)
+        return array_module(x).abs(x)
+
+    def backward(self, gy: Any) -> Any:
+        return gy * array_module(gy).sign(self.saved[0])
 
 
 @dataclass(eq=False)
@@ -174,82 +238,12 @@ class Sqrt(Function):
         return gy / (2 * self.saved[0])
 
 
-@dataclass(eq=False)
-class ReLU(Function):
-    """y = max(x, 0) (Nair and Hinton, 2010). gx = gy where y > 0, and 0 at x = 0.
-
-    Saves y, not x: their signs say the same, and y is alive anyway as the next layer's input.
-    """
-
-    def forward(self, x: Any) -> Any:
-        y = relu_kernel(x)
-        self.save(y)
-        return y
-
-    def backward(self, gy: Any) -> Any:
-        return relu_grad(gy, self.saved[0])
-
-
-@dataclass(eq=False)
-class Cast(Function):
-    """y = x in another dtype. gx = gy in x's dtype."""
-
-    dtype: Any
-
-    def forward(self, x: Any) -> Any:
-        self.source = x.dtype
-        return x.astype(self.dtype)
-
-    def backward(self, gy: Any) -> Any:
-        return gy.astype(self.source)
-
-
-def is_scalar(value: Any) -> bool:
-    """Whether a value is a Python number, which takes the dtype of what it meets."""
-    return isinstance(value, (bool, int, float))
-
-
-def cast(input: Any, dtype: Any) -> Any:
-    """`input` in another dtype; itself if it is of that dtype already. Without graph where the dtype is no float."""
-    dtype = np.dtype(dtype)
-    if input.dtype == dtype:
-        return input
-    return Cast(dtype)(input if dtype.kind == "f" else input.detach())
-
-
-def operands(op: str, a: Any, b: Any, to_float: bool = False) -> tuple[Any, Any]:
-    """Both in one dtype: floats win over integers, wide over narrow, tensors over Python numbers.
-
-    With `to_float` integers become float32, as everywhere where a result is not an integer. Raises ShapeError where
-    shapes do not broadcast, DTypeError for what is no number.
-    """
-    a, b = (v.item() if isinstance(v, np.generic) else v for v in (a, b))  # np.sqrt(2) is a number, not float64 data
-    a, b = (v if is_scalar(v) else as_tensor(v) for v in (a, b))
-    tensors = [v for v in (a, b) if is_tensor(v)]
-    for kinds in ("f", "iu", "b"):  # the strongest kind that is there decides
-        found = [v for v in tensors if v.dtype.kind in kinds]
-        if found:
-            break
-    floating = bool(found) and kinds == "f"
-    if not found or (not floating and (to_float or any(isinstance(v, float) for v in (a, b)))):
-        dtype = np.dtype(np.float32)
-    else:  # as in PyTorch, one without dimensions does not widen one of its kind that has some
-        dtype = np.result_type(*(v.dtype for v in [v for v in found if v.ndim] or found))
-    a, b = (cast(v, dtype) if is_tensor(v) else v for v in (a, b))
-    if is_tensor(a) and is_tensor(b) and a.shape != b.shape:
-        try:
-            np.broadcast_shapes(a.shape, b.shape)
-        except ValueError:
-            raise ShapeError(
-                f"{op}: shapes {a.shape} and {b.shape} do not broadcast: from the right, sizes must be equal or 1"
-            ) from None
-    return (as_tensor(a) if is_scalar(a) and is_scalar(b) else a), b
-
-
-def _real(op: str, x: Any) -> Any:
-    """A float tensor; integers become float32, as in PyTorch."""
+def _signed(op: str, x: Any) -> Any:
+    """A tensor of numbers. Raises DTypeError for booleans."""
     x = as_tensor(x)
-    return x if x.dtype.kind == "f" else cast(x, np.float32)
+    if x.dtype == bool:
+        raise DTypeError(f"{op}: booleans have no sign; compare with == False or convert with .to('int64')")
+    return x
 
 
 def add(input: Any, other: Any) -> Any:
@@ -289,29 +283,61 @@ def maximum(input: Any, other: Any) -> Any:
     return Maximum()(*operands("maximum", input, other))
 
 
+def minimum(input: Any, other: Any) -> Any:
+    """The smaller of the two, element by element; NaN where either is NaN."""
+    return Minimum()(*operands("minimum", input, other))
+
+
+def where(condition: Any, input: Any, other: Any) -> Any:
+    """input where the booleans of condition hold, else other. Raises DTypeError for another condition."""
+    condition, (a, b) = as_tensor(condition), operands("where", input, other)
+    if condition.dtype != bool:
+        raise DTypeError(
+            f"where: condition must hold booleans, not {condition.dtype}; compare it: where(condition != 0, ...)"
+        )
+    check_broadcast("where", condition, *(v for v in (a, b) if is_tensor(v)))
+    return Where()(condition, a, b)
+
+
+def clip(input: Any, min: float | None = None, max: float | None = None) -> Any:
+    """input, held between the numbers min and max; None is no bound. Where min > max, all of it is max.
+
+    Raises ArgumentError for two Nones, and for bounds that are no numbers.
+    """
+    min, max = number(min), number(max)
+    bounds = [v for v in (min, max) if v is not None]
+    if not bounds or not all(map(is_scalar, bounds)):
+        raise ArgumentError(
+            f"clip: needs a number for min, max or both, not {min!r} and {max!r}; maximum and minimum take tensors"
+        )
+    for bound in bounds:
+        input, _ = operands("clip", input, bound)
+    return Clip(min, max)(input)
+
+
+clamp = clip
+
+
+def abs(input: Any) -> Any:
+    """The absolute value. Raises DTypeError for booleans."""
+    return Abs()(_signed("abs", input))
+
+
 def neg(input: Any) -> Any:
     """-input. Raises DTypeError for booleans."""
-    input = as_tensor(input)
-    if input.dtype == bool:
-        raise DTypeError("neg: booleans have no negative; compare with == False or convert with .to('int64')")
-    return Neg()(input)
+    return Neg()(_signed("neg", input))
 
 
 def exp(input: Any) -> Any:
     """e ** input."""
-    return Exp()(_real("exp", input))
+    return Exp()(real(input))
 
 
 def log(input: Any) -> Any:
     """The natural logarithm; -inf at 0, NaN below."""
-    return Log()(_real("log", input))
+    return Log()(real(input))
 
 
 def sqrt(input: Any) -> Any:
     """The square root; NaN below 0."""
-    return Sqrt()(_real("sqrt", input))
-
-
-def relu(input: Any) -> Any:
-    """max(input, 0)."""
-    return ReLU()(as_tensor(input))
+    return Sqrt()(real(input))

@@ -7,36 +7,80 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minires import Tensor, maximum, ops
-from minires.errors import DTypeError, ShapeError
+from minires import Tensor, ops
+from minires.errors import ArgumentError, DTypeError, ShapeError
+from tests.helpers import value_and_gradients
 
 NAN, INF = float("nan"), float("inf")
+INTEGERS = ["uint8", "int8", "int32", "int64"]
 
 
-def value_and_gradients(fn: Any, *values: Any) -> list[Any]:
-    """The op's result and gradients, for an output gradient of ones, as lists."""
-    tensors = [Tensor(np.array(v), requires_grad=True) for v in values]
-    y = fn(*tensors)
-    y.backward(np.ones(y.shape))
-    return [y.tolist(), *(t.grad.tolist() for t in tensors)]
+def test_maximum_and_minimum_share_ties() -> None:
+    a, b = [1.0, 2.0, 3.0], [3.0, 2.0, 1.0]
+    assert value_and_gradients(ops.maximum, a, b) == [[3, 2, 3], [0, 0.5, 1], [1, 0.5, 0]]
+    assert value_and_gradients(ops.minimum, a, b) == [[1, 2, 1], [1, 0.5, 0], [0, 0.5, 1]]
 
 
-def test_relu_is_flat_at_zero() -> None:
-    assert value_and_gradients(ops.relu, [-1.0, 0.0, -0.0, 1.0]) == [[0, 0, 0, 1], [0, 0, 0, 1]]
+@pytest.mark.parametrize("op", [ops.maximum, ops.minimum])
+def test_maximum_and_minimum_pass_nan_on(op: Any) -> None:
+    np.testing.assert_array_equal(op(Tensor([NAN, 1.0]), Tensor([1.0, NAN])).data, [NAN, NAN])
 
 
-def test_relu_passes_nan_on() -> None:
-    y, gx = value_and_gradients(ops.relu, [NAN, INF, -INF])
-    np.testing.assert_array_equal(y, [NAN, INF, 0])
-    assert gx[1:] == [1, 0]
+def test_abs_is_flat_at_zero() -> None:
+    y, gx = value_and_gradients(ops.abs, [0.0, -0.0, -2.0, INF, -INF])
+    assert (y, gx) == ([0, 0, 2, INF, INF], [0, 0, -1, 1, -1])
+    assert not np.signbit(ops.abs(Tensor([-0.0])).item())
+    assert abs(Tensor([-2.0])).item() == 2
 
 
-def test_maximum_shares_ties() -> None:
-    assert value_and_gradients(maximum, [1.0, 2.0, 3.0], [3.0, 2.0, 1.0]) == [[3, 2, 3], [0, 0.5, 1], [1, 0.5, 0]]
+def test_clip_has_slope_1_at_its_bounds() -> None:
+    y, gx = value_and_gradients(lambda x: ops.clip(x, -1, 1), [-1.5, -1.0, 0.0, 1.0, 1.5, INF])
+    assert (y, gx) == ([-1, -1, 0, 1, 1, 1], [0, 1, 1, 1, 0, 0])
 
 
-def test_maximum_passes_nan_on() -> None:
-    np.testing.assert_array_equal(maximum(Tensor([NAN, 1.0]), Tensor([1.0, NAN])).data, [NAN, NAN])
+def test_clip_with_crossed_bounds_is_the_upper_one() -> None:
+    assert value_and_gradients(lambda x: ops.clip(x, 2, -2), [-3.0, 0.0, 3.0]) == [[-2, -2, -2], [0, 0, 0]]
+
+
+def test_clip_has_two_names() -> None:
+    x = Tensor([-2.0, 2.0])
+    assert ops.clamp is ops.clip
+    assert x.clip(0).tolist() == x.clamp(min=0).tolist() == x.clip(0, None).tolist() == [0, 2]
+    assert x.clamp(max=np.float64(0.1)).dtype == np.float32
+
+
+def test_clip_refuses_what_is_no_bound() -> None:
+    with pytest.raises(ArgumentError, match=r"clip: needs a number for min, max or both, not None and None"):
+        ops.clip([1.0])
+    with pytest.raises(ArgumentError, match=r"clip: .*maximum and minimum take tensors"):
+        ops.clip([1.0], Tensor([0.0]))
+
+
+def test_where_picks_and_does_not_multiply() -> None:
+    """What is not picked does not matter, though it be infinite; nor does its gradient."""
+    x = Tensor([0.0, 4.0], requires_grad=True)
+    y = ops.where(x.detach() > 0, x.log(), 0)
+    assert y.tolist() == [0, np.log(np.float32(4))]
+    y, ga, gb = value_and_gradients(lambda a, b: ops.where(Tensor([True, False]), a, b), [1.0, NAN], [INF, 2.0])
+    assert (y, ga, gb) == ([1, 2], [1, 0], [0, 1])
+
+
+def test_where_takes_numbers() -> None:
+    condition = Tensor([True, False])
+    for numbers, dtype in (((1, 2), "int64"), ((1, 2.5), "float32"), ((1.5, 2), "float32"), ((True, False), "bool")):
+        y = ops.where(condition, *numbers)
+        assert (y.tolist(), y.dtype) == (list(numbers), np.dtype(dtype))
+    assert Tensor(np.ones(2)).where(condition, 0).tolist() == [1, 0]
+
+
+def test_where_refuses() -> None:
+    x = Tensor([1.0, 2.0])
+    with pytest.raises(DTypeError, match=r"where: condition must hold booleans, not float32; .*condition != 0"):
+        ops.where(x, x, x)
+    with pytest.raises(ShapeError, match=r"where: shapes \(3,\) and \(2,\) and \(2,\) do not broadcast"):
+        ops.where(Tensor([True] * 3), x, x)
+    with pytest.raises(ShapeError, match=r"where: shapes \(3,\) and \(2,\) do not broadcast"):
+        ops.where(Tensor([True] * 3), x, 1.0)
 
 
 def test_sqrt_is_infinitely_steep_at_zero() -> None:
@@ -57,7 +101,7 @@ def test_poles_give_infinities_without_a_warning() -> None:
     assert np.isnan(ops.log(Tensor([-1.0])).item())
 
 
-@pytest.mark.parametrize("op", [ops.add, ops.sub, ops.mul, ops.div, ops.pow, ops.maximum])
+@pytest.mark.parametrize("op", [ops.add, ops.sub, ops.mul, ops.div, ops.pow, ops.maximum, ops.minimum])
 def test_numbers_take_the_tensors_dtype(op: Any) -> None:
     for dtype in (np.float32, np.float64):
         x = Tensor(np.ones(2, dtype=dtype), requires_grad=True)
@@ -83,14 +127,54 @@ def test_mixed_floats_widen() -> None:
     assert (y.dtype, narrow.grad.dtype, wide.grad.dtype) == (np.float64, np.float32, np.float64)
 
 
-@pytest.mark.parametrize("name", ["add", "sub", "mul", "div", "pow", "maximum"])
+@pytest.mark.parametrize("name", ["add", "sub", "mul", "div", "pow", "maximum", "minimum"])
 def test_shapes_that_do_not_broadcast_are_refused(name: str) -> None:
     with pytest.raises(ShapeError, match=rf"{name}: shapes \(2, 3\) and \(4,\) do not broadcast.*equal or 1"):
         getattr(ops, name)(Tensor(np.ones((2, 3))), Tensor(np.ones(4)))
 
 
-@pytest.mark.parametrize("name", ["add", "mul", "maximum", "exp", "log", "sqrt", "neg", "relu"])
+@pytest.mark.parametrize("name", ["add", "mul", "maximum", "minimum", "exp", "log", "sqrt", "neg", "abs", "relu"])
 def test_what_is_no_number_is_refused(name: str) -> None:
-    arguments = [np.array(["a"])] * (2 if name in ("add", "mul", "maximum") else 1)
+    arguments = [np.array(["a"])] * (2 if name in ("add", "mul", "maximum", "minimum") else 1)
     with pytest.raises(DTypeError, match="takes numbers, not"):
         getattr(ops, name)(*arguments)
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_integers_stay_integers(dtype: str) -> None:
+    a, b = np.array([3, 5, 100], dtype), np.array([4, 5, 7], dtype)
+    for y, want in (
+        (ops.maximum(a, b), [4, 5, 100]),
+        (ops.minimum(a, 5), [3, 5, 5]),
+        (ops.where(a > 4, a, b), [4, 5, 100]),
+        (ops.clip(a, 4, 6), [4, 5, 6]),
+        (ops.abs(a), [3, 5, 100]),
+        (ops.relu(a), [3, 5, 100]),
+    ):
+        assert (y.tolist(), y.dtype) == (want, np.dtype(dtype))
+    y = ops.clip(a, 3.5)
+    assert (y.tolist(), y.dtype) == ([3.5, 5, 100], np.float32)
+
+
+@pytest.mark.parametrize("op", [ops.maximum, ops.minimum, ops.add, lambda x, v: ops.clip(x, 0, v)])
+def test_a_number_that_the_integer_type_does_not_hold_is_refused(op: Any) -> None:
+    with pytest.raises(DTypeError, match=r"uint8 does not hold 300; convert with .to\('int64'\)"):
+        op(np.array([3], np.uint8), 300)
+    assert op(np.array([3], np.int16), 300).dtype == np.int16
+
+
+def test_booleans_have_no_sign() -> None:
+    for op in (ops.abs, ops.neg):
+        with pytest.raises(DTypeError, match=f"{op.__name__}: booleans have no sign"):
+            op(Tensor([True]))
+
+
+def test_a_quotients_gradient_keeps_its_digits_in_float16() -> None:
+    """Summed over a row with both signs: from a rounded quotient it would be off by 1e-2."""
+    rng = np.random.default_rng(0)
+    a, b = rng.uniform(1, 2, (64, 1)).astype(np.float16), np.array([1.7], np.float16)
+    gy = np.where(np.arange(64) % 2, 1, -1).reshape(64, 1).astype(np.float16)
+    x = Tensor(b, requires_grad=True)
+    (Tensor(a) / x).backward(gy)
+    want = -np.sum(gy.astype(np.float64) * a) / float(b[0]) ** 2
+    assert abs(x.grad.item() - want) <= 5e-4 * abs(want)

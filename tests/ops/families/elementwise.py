@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from minires import ops
-from minires.ops.elementwise import Add, Div, Exp, Log, Maximum, Mul, Neg, Pow, ReLU, Sqrt, Sub
+from minires.ops.elementwise import Abs, Add, Clip, Div, Exp, Log, Maximum, Minimum, Mul, Neg, Pow, Sqrt, Sub, Where
 from tests import reference
 from tests.ops.case import Case, away, normal, positive
 from tests.ops.mutant import Mutant, changed, instead, on_saved, replaced
@@ -34,6 +34,25 @@ def binary(name: str, naive: Any, torch: str = "", make: Any = normal, value: st
     return [first] + [case(n, s, sums, (0, 1) if n == "column" else (0,)) for n, s in REPEATED.items()]
 
 
+def conditional(name: str, condition: tuple[int, ...], a: tuple[int, ...], b: tuple[int, ...], value: str) -> Case:
+    """where, over shapes of which the first has the batch, and whose conditions are mixed."""
+    return Case(
+        f"elementwise-where-{name}", ops.where,
+        lambda c, a, b: reference.elementwise(lambda c, v, w: v if c else w, c, a, b),
+        lambda t, c, a, b: t.where(c, a, b),
+        lambda rng: [rng.random(condition) < 0.5, rng.standard_normal(a), rng.standard_normal(b)], "exact", value,
+        batched=tuple(i for i, shape in enumerate((condition, a, b)) if shape[:1] == (4,)),
+    )  # fmt: skip
+
+
+def clipped(name: str, low: float | None, high: float | None) -> Case:
+    return Case(
+        f"elementwise-clip-{name}", lambda x: ops.clip(x, low, high),
+        lambda x: reference.elementwise(lambda v: reference.held(v, low, high), x),
+        lambda t, x: t.clip(x, low, high), away((4, 3, 5)),
+    )  # fmt: skip
+
+
 def unary(name: str, naive: Any, make: Any, value: str, gradient: str) -> Case:
     return Case(
         f"elementwise-{name}", getattr(ops, name), lambda x: reference.elementwise(naive, x),
@@ -49,11 +68,25 @@ CASES = [
     *binary("div", operator.truediv, make=partial(positive, low=1), gradient="function"),
     *binary("pow", operator.pow, make=positive, value="function", gradient="function", sums="function"),
     *binary("maximum", max, make=away),
+    *binary("minimum", min, make=away),
+    conditional("alike", (4, 3), (4, 3), (4, 3), "exact"),
+    conditional("condition-row", (3,), (4, 3), (4, 3), "exact"),
+    conditional("broadcast", (4, 1, 3), (2, 1), (4, 1, 1), "sum"),
+    conditional("numbers", (4, 3), (), (), "sum"),
+    Case(
+        "elementwise-where-python-number", lambda x: ops.where(x.detach() > 0, x, -0.5),
+        lambda x: reference.elementwise(lambda v: v if v > 0 else -0.5, x), lambda t, x: t.where(x > 0, x, -0.5),
+        away((4, 3, 5)),
+    ),
+    clipped("both", -0.5, 1),
+    clipped("min", 0.5, None),
+    clipped("max", None, -0.5),
+    clipped("crossed", 1, -1),
+    unary("abs", abs, away, "exact", "exact"),
     unary("neg", operator.neg, normal, "exact", "exact"),
     unary("exp", math.exp, normal, "function", "function"),
     unary("log", math.log, positive, "function", "rounded"),
     unary("sqrt", math.sqrt, positive, "rounded", "rounded"),
-    unary("relu", lambda v: max(v, 0.0), away, "exact", "exact"),
     Case(
         "elementwise-pow-square", lambda x: x**2, lambda x: reference.elementwise(lambda v: v * v, x),
         lambda t, x: x**2, away((4, 3)), "exact", "exact",
@@ -78,12 +111,23 @@ MUTANTS = [
     Mutant("no-logarithm", Pow, "elementwise-pow-alike", replaced(1, lambda self, gy, g: gy * self.saved[2])),
     Mutant("to-both", Maximum, "elementwise-maximum-alike", instead(lambda self, gy: (gy, gy))),
     Mutant("exchanged", Maximum, "elementwise-maximum-alike", on_saved(lambda a, b: (b, a))),
+    Mutant("to-both", Minimum, "elementwise-minimum-alike", instead(lambda self, gy: (gy, gy))),
+    Mutant("exchanged", Minimum, "elementwise-minimum-alike", on_saved(lambda a, b: (b, a))),
+    Mutant("always-half", Minimum, "elementwise-minimum-alike", instead(lambda self, gy: (gy / 2, gy / 2))),
+    Mutant("exchanged", Where, "elementwise-where-alike", on_saved(lambda c: (~c,))),
+    Mutant("to-both", Where, "elementwise-where-alike", instead(lambda self, gy: (None, gy, gy))),
+    Mutant("other-forgotten", Where, "elementwise-where-alike", replaced(2, lambda self, gy, g: 0 * g)),
+    Mutant("no-mask", Clip, "elementwise-clip-both", instead(lambda self, gy: gy)),
+    Mutant("only-min", Clip, "elementwise-clip-both", instead(lambda self, gy: gy * (self.saved[0] >= self.min))),
+    Mutant("outside", Clip, "elementwise-clip-both", changed(lambda self, gy, g: gy - g)),
+    Mutant("of-gradient", Clip, "elementwise-clip-both", instead(lambda self, gy: np.clip(gy, self.min, self.max))),
+    Mutant("no-sign", Abs, "elementwise-abs", instead(lambda self, gy: gy)),
+    Mutant("sign-of-gradient", Abs, "elementwise-abs", instead(lambda self, gy: gy * np.sign(gy))),
+    Mutant("magnitude", Abs, "elementwise-abs", instead(lambda self, gy: gy * self.saved[0])),
     Mutant("sign", Neg, "elementwise-neg", instead(lambda self, gy: gy)),
     Mutant("power-rule", Exp, "elementwise-exp", on_saved(lambda y: (y / np.e,))),
     Mutant("not-inverted", Log, "elementwise-log", on_saved(lambda x: (1 / x,))),
     Mutant("no-half", Sqrt, "elementwise-sqrt", on_saved(lambda y: (y / 2,))),
-    Mutant("no-mask", ReLU, "elementwise-relu", instead(lambda self, gy: gy)),
-    Mutant("mask-of-gradient", ReLU, "elementwise-relu", changed(lambda self, gy, g: g * (gy > 0))),
 ]  # fmt: skip
 
 SIMPLEST = {
@@ -93,9 +137,12 @@ SIMPLEST = {
     Div: "elementwise-div-alike",
     Pow: "elementwise-pow-alike",
     Maximum: "elementwise-maximum-row",
+    Minimum: "elementwise-minimum-row",
+    Where: "elementwise-where-alike",
+    Clip: "elementwise-clip-both",
+    Abs: "elementwise-abs",
     Neg: "elementwise-neg",
     Exp: "elementwise-exp",
     Log: "elementwise-log",
     Sqrt: "elementwise-sqrt",
-    ReLU: "elementwise-relu",
 }
