@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from ...errors import ArgumentError
 from ..optimizer import Optimizer
 from .scheduler import LRScheduler, between, choice, count, floats, per_group
 
@@ -33,14 +34,17 @@ class ReduceLROnPlateau(LRScheduler):
     ) -> None:
         name = "ReduceLROnPlateau"
         self.mode = choice(name, "mode", mode, ("min", "max"))
-        self.factor = between(name, "factor", factor, high=1)
+        self.factor = between(name, "factor", factor)
+        if self.factor >= 1:
+            raise ArgumentError(f"{name}: factor must be below 1, not {factor}")
         self.patience, self.cooldown = count(name, "patience", patience, 0), count(name, "cooldown", cooldown, 0)
         self.threshold = between(name, "threshold", threshold)
         self.threshold_mode = choice(name, "threshold_mode", threshold_mode, ("rel", "abs"))
         self.min_lr, self.eps = floats(min_lr), between(name, "eps", eps)
         self.best = math.inf if mode == "min" else -math.inf
         self.num_bad_epochs = self.cooldown_counter = 0
-        per_group(name, "min_lr", self.min_lr, len(optimizer.param_groups))
+        for least in per_group(name, "min_lr", self.min_lr, len(optimizer.param_groups)):
+            between(name, "min_lr", least)
         super().__init__(optimizer)
 
     def rates(self, epoch: float) -> list[float]:
