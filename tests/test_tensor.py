@@ -113,8 +113,9 @@ def test_indexing_and_assignment(where: Any) -> None:
     [
         (2, RangeError, r"2 does not fit shape \(2, 3\)"),
         ((0, 0, 0), RangeError, "does not fit shape"),
-        ([0, 1], ArgumentError, "by integers, slices.*not by list"),
-        (np.array([0, 1]), ArgumentError, "not by ndarray"),
+        ([0, 2], RangeError, r"\[0, 2\] does not fit shape \(2, 3\)"),
+        ([0.5, 1], ArgumentError, "by integers, slices.*not by list"),
+        (np.array([0.5, 1]), ArgumentError, r"not by float64 of shape \(2,\)"),
         (True, ArgumentError, "not by bool"),
         (1.0, ArgumentError, "not by float"),
     ],

@@ -11,6 +11,7 @@ from .activation import Tanh as Tanh
 from .containers import ModuleList as ModuleList
 from .containers import Sequential as Sequential
 from .conv import Conv2d as Conv2d
+from .conv import ConvTranspose2d as ConvTranspose2d
 from .dropout import Dropout as Dropout
 from .linear import Identity as Identity
 from .linear import Linear as Linear
@@ -28,6 +29,7 @@ from .norm import BatchNorm2d as BatchNorm2d
 from .norm import GroupNorm as GroupNorm
 from .norm import LayerNorm as LayerNorm
 from .pool import AdaptiveAvgPool2d as AdaptiveAvgPool2d
+from .pool import AdaptiveMaxPool2d as AdaptiveMaxPool2d
 from .pool import AvgPool2d as AvgPool2d
 from .pool import MaxPool2d as MaxPool2d
 from .shape import Flatten as Flatten

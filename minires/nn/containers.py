@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Self
 
 from ..errors import ArgumentError, RangeError
 from .module import Module
 
 
-class Sequential(Module):
-    """Modules called one after the other. Takes modules, or one mapping of names to modules."""
+class Container(Module):
+    """Modules in an order, under their numbers or under names."""
 
-    def __init__(self, *modules: Module | Mapping[str, Module]) -> None:
-        super().__init__()
-        if len(modules) == 1 and isinstance(modules[0], Mapping):
-            named = dict(modules[0])
-        else:
-            named = {str(i): m for i, m in enumerate(modules)}  # type: ignore[misc]
-        for name, module in named.items():
-            if not isinstance(module, Module):
-                raise ArgumentError(f"Sequential: {name!r} is a {type(module).__name__}, not a Module")
-            self.add_module(name, module)
-
-    def forward(self, x: Any) -> Any:
-        for module in self:
-            x = module(x)
-        return x
+    def _add(self, name: str, module: Any) -> None:
+        if not isinstance(module, Module):
+            raise ArgumentError(f"{type(self).__name__}: {name!r} is a {type(module).__name__}, not a Module")
+        self.add_module(name, module)
 
     def __iter__(self) -> Iterator[Module]:
         return iter(self.children())
@@ -34,15 +23,63 @@ class Sequential(Module):
     def __len__(self) -> int:
         return len(self._modules)
 
-    def __getitem__(self, index: int | slice) -> Module:
+    def _at(self, index: int) -> tuple[str, Module]:
         items = list(self.named_children())
-        if isinstance(index, slice):
-            return Sequential(dict(items[index]))
         if not -len(items) <= index < len(items):
-            raise RangeError(f"Sequential: index {index} is out of range for {len(items)} modules")
-        return items[index][1]
+            raise RangeError(f"{type(self).__name__}: index {index} is out of range for {len(items)} modules")
+        return items[index]
 
-    def append(self, module: Module) -> Sequential:
+    def append(self, module: Module) -> Self:
         """Add a module at the end, under its number."""
-        self.add_module(str(len(self)), module)
+        self._add(str(len(self)), module)
         return self
+
+    def extend(self, modules: Iterable[Module]) -> Self:
+        """Add modules at the end."""
+        for module in list(modules):
+            self.append(module)
+        return self
+
+
+class Sequential(Container):
+    """Modules called one after the other. Takes modules, or one mapping of names to modules."""
+
+    def __init__(self, *modules: Module | Mapping[str, Module]) -> None:
+        super().__init__()
+        named = modules[0] if len(modules) == 1 and isinstance(modules[0], Mapping) else dict(enumerate(modules))
+        for name, module in named.items():
+            self._add(str(name), module)
+
+    def forward(self, x: Any) -> Any:
+        for module in self:
+            x = module(x)
+        return x
+
+    def __getitem__(self, index: int | slice) -> Module:
+        if isinstance(index, slice):
+            return Sequential(dict(list(self.named_children())[index]))
+        return self._at(index)[1]
+
+
+class ModuleList(Container):
+    """A list of modules, which are called by whoever holds it: their parameters are those of its owner.
+
+    State-dict keys are the numbers, as in PyTorch: "0.weight".
+    """
+
+    def __init__(self, modules: Iterable[Module] = ()) -> None:
+        super().__init__()
+        self.extend(modules)
+
+    def __getitem__(self, index: int | slice) -> Module:
+        return ModuleList(list(self)[index]) if isinstance(index, slice) else self._at(index)[1]
+
+    def __setitem__(self, index: int, module: Module) -> None:
+        self._add(self._at(index)[0], module)
+
+    def insert(self, index: int, module: Module) -> None:
+        """Put a module before number `index`; those from there on get the next number."""
+        modules = list(self)
+        modules.insert(index, module)
+        self._modules.clear()
+        self.extend(modules)

@@ -1,4 +1,4 @@
-"""The linear layer."""
+"""The linear layer, and none."""
 
 from __future__ import annotations
 
@@ -35,3 +35,13 @@ class Linear(Module):
 
     def extra_repr(self) -> str:
         return settings(in_features=self.in_features, out_features=self.out_features, bias=self.bias is not None)
+
+
+class Identity(Module):
+    """Returns its input: a place in a model with nothing in it. Arguments are taken and ignored, as in PyTorch."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__()
+
+    def forward(self, x: Any) -> Any:
+        return x

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from .. import ops
@@ -22,3 +23,17 @@ class Flatten(Module):
 
     def extra_repr(self) -> str:
         return settings(start_dim=self.start_dim, end_dim=self.end_dim)
+
+
+class Unflatten(Module):
+    """Make dimension `dim` several, of the sizes `unflattened_size`, of which one may be -1."""
+
+    def __init__(self, dim: int, unflattened_size: Sequence[int]) -> None:
+        super().__init__()
+        self.dim, self.unflattened_size = dim, tuple(unflattened_size)
+
+    def forward(self, x: Any) -> Tensor:
+        return ops.unflatten(x, self.dim, self.unflattened_size)
+
+    def extra_repr(self) -> str:
+        return settings(dim=self.dim, unflattened_size=self.unflattened_size)

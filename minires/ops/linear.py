@@ -8,7 +8,8 @@ from typing import Any
 
 from ..autograd import Function
 from ..errors import ShapeError
-from ..kernels import sum_axes, sum_to_shape
+from ..kernels import matmul as matmul_kernel
+from ..kernels import matmul_to_shape, sum_axes
 from .checks import as_tensor, check_float
 from .shape import reshape
 
@@ -27,12 +28,12 @@ class MatMul(Function):
     def forward(self, a: Any, b: Any) -> Any:
         self.save(a if self.needs[1] else None, b if self.needs[0] else None)
         self.shapes = a.shape, b.shape
-        return a @ b
+        return matmul_kernel(a, b)
 
     def backward(self, gy: Any) -> Any:
         a, b = self.saved
-        ga = sum_to_shape(gy @ b.swapaxes(-1, -2), self.shapes[0]) if self.needs[0] else None
-        gb = sum_to_shape(a.swapaxes(-1, -2) @ gy, self.shapes[1]) if self.needs[1] else None
+        ga = matmul_to_shape(gy, b.swapaxes(-1, -2), self.shapes[0]) if self.needs[0] else None
+        gb = matmul_to_shape(a.swapaxes(-1, -2), gy, self.shapes[1]) if self.needs[1] else None
         return ga, gb
 
 
@@ -49,17 +50,14 @@ class Linear(Function):
 
     def forward(self, x: Any, w: Any, b: Any) -> Any:
         self.save(x if self.needs[1] else None, w if self.needs[0] else None)
-        y = x @ w.T
-        if b is not None:
-            y += b
-        return y
+        return matmul_kernel(x, w.T, b)
 
     def backward(self, gy: Any) -> Any:
         x, w = self.saved
         rows = math.prod(gy.shape[:-1])
         gy2 = gy.reshape(rows, gy.shape[-1])
-        gx = gy @ w if self.needs[0] else None
-        gw = gy2.T @ x.reshape(rows, x.shape[-1]) if self.needs[1] else None
+        gx = matmul_kernel(gy, w) if self.needs[0] else None
+        gw = matmul_kernel(gy2.T, x.reshape(rows, x.shape[-1])) if self.needs[1] else None
         gb = sum_axes(gy2, (0,)) if self.needs[2] else None
         return gx, gw, gb
 
