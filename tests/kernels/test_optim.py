@@ -77,14 +77,15 @@ def test_power_sum_passes_nan_on(power: float) -> None:
     assert math.isnan(power_sum(np.array([1.0, math.nan, 2.0]), power))
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_scale(dtype: type) -> None:
-    """A factor that float16 holds badly is rounded once, with its product."""
-    g = np.array([1.0, -3000.0, 65504.0, np.inf], dtype)
-    want = (g.astype(np.float64) * 1e-3).astype(dtype)
-    scale_(g, np.asarray(1e-3))
+@pytest.mark.parametrize("factor", [0.0, 1e-3, 1.0, 1e-45])
+@pytest.mark.parametrize(("dtype", "rtol"), [(np.float16, 1e-3), (np.float32, 1e-7), (np.float64, 0.0)])
+def test_scale(dtype: type, rtol: float, factor: float) -> None:
+    """Also by what is 0 in the type of the products."""
+    g = np.array([1.0, -3000.0, np.finfo(dtype).max], dtype)
+    want = (g.astype(np.float64) * factor).astype(dtype)
+    scale_(g, np.asarray(factor))
     assert g.dtype == dtype
-    np.testing.assert_allclose(g, want, rtol={np.float16: 1e-3, np.float32: 2e-7, np.float64: 3e-16}[dtype])
+    np.testing.assert_allclose(g, want, rtol=rtol, atol=0)
 
 
 def test_state_is_written_in_place_and_float16_weights_too() -> None:

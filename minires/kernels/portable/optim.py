@@ -85,5 +85,8 @@ def power_sum(g: Array, power: float) -> Array:
 
 @kernel
 def scale_(g: Array, factor: Array) -> None:
-    """Multiply g by a factor, an array without dimensions: on a GPU its value need not be known here."""
-    g *= factor.astype(g.dtype)
+    """Multiply g by a factor, a float64 array without dimensions: on a GPU its value need not be known here.
+
+    Each product is made in float64 and rounded once: a small factor may be 0 in g's type.
+    """
+    g *= factor
