@@ -7,7 +7,7 @@ import numpy as np
 from ..kernels import philox4x32
 
 # One number for each use, so that two uses of the same (seed, epoch, index) do not draw alike.
-SHUFFLE, CROP, FLIP = range(3)
+SHUFFLE, CROP, FLIP, CUTOUT, MIXUP_PAIR, MIXUP_SHARE, CUTMIX_PAIR, CUTMIX_SHARE = range(8)
 
 
 def words(seed: int, epoch: int, index: np.ndarray, use: int) -> np.ndarray:
@@ -25,7 +25,27 @@ def below(word: np.ndarray, n: int) -> np.ndarray:
     return (word.astype(np.uint64) * np.uint64(n) >> np.uint64(32)).astype(np.int64)
 
 
+def ranks(word: np.ndarray) -> np.ndarray:
+    """The order that the first two of each row's words (N, 4) sort rows into: a random permutation (N,), int64."""
+    wide = word.astype(np.uint64)
+    return np.argsort(wide[:, 0] << np.uint64(32) | wide[:, 1], kind="stable")
+
+
 def permutation(n: int, seed: int, epoch: int) -> np.ndarray:
     """The numbers 0 to n - 1 in the random order of an epoch, int64."""
-    drawn = words(seed, epoch, np.arange(n), SHUFFLE).astype(np.uint64)
-    return np.argsort(drawn[:, 0] << np.uint64(32) | drawn[:, 1], kind="stable")
+    return ranks(words(seed, epoch, np.arange(n), SHUFFLE))
+
+
+def symmetric_beta(word: np.ndarray, alpha: float) -> np.ndarray:
+    """A draw from Beta(alpha, alpha), alpha > 0, for each row of words (N, 4): (N,) float64, without rejection.
+
+    The first coordinate z of a point of the unit disc with density (1 - r^2)^(a - 3/2) makes (1 + z)/2 ~ Beta(a, a)
+    (Devroye, "Non-Uniform Random Variate Generation", 1986, chapter IX, symmetric beta). Here a = alpha + 1, so that
+    any alpha is in its range a > 1/2. A gamma variate of shape alpha is one of shape alpha + 1 times U^(1/alpha):
+    the odds of Beta(alpha, alpha) are those of Beta(alpha + 1, alpha + 1) times (U1/U2)^(1/alpha).
+    """
+    u = (word + 0.5) / 2.0**32  # inside (0, 1)
+    log = np.log(u)
+    radius = np.sqrt(-np.expm1(log[:, 0] / (alpha + 0.5)))
+    z = radius * np.cos(2 * np.pi * u[:, 1]) * (1 - 2.0**-53)  # never 1 exactly
+    return (1 + np.tanh(np.arctanh(z) + (log[:, 2] - log[:, 3]) / (2 * alpha))) / 2  # the odds, as half their logarithm

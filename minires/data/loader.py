@@ -12,16 +12,18 @@ import numpy as np
 from ..autograd import is_tensor, wrap
 from ..errors import ArgumentError, DataError
 from . import draws
+from .mix import Mix
 
 
 class DataLoader:
     """Iterate over a data set in batches, as tuples of Tensors: images (N, H, W, C) and labels (N,).
 
     `dataset` needs `__len__` and `__getitem__`; torchvision's work, with their transforms. A data set with
-    `batch(index, epoch)`, as all of minires have, is asked for whole batches unless `collate_fn` is given. With
-    `shuffle` the order is a function of (seed, epoch); each iteration is one epoch, and `set_epoch` says which comes
-    next. `num_workers` threads prepare batches ahead; 0 prepares each when it is asked for. Raises DataError where an
-    example cannot be loaded.
+    `batch(index, epoch)`, as all of minires have, is asked for whole batches unless `collate_fn` is given. `mix`, if
+    given, maps (images, labels, index, epoch) of a batch to what is handed out: see data/mix.py. With `shuffle` the
+    order is a function of (seed, epoch); each iteration is one epoch, and `set_epoch` says which comes next.
+    `num_workers` threads prepare batches ahead; 0 prepares each when it is asked for. Raises DataError where an example
+    cannot be loaded.
 
     Transforms of minires draw alike whatever thread runs them. torchvision's draw from torch's one stream: for the same
     draws in every run, leave `num_workers` at 0.
@@ -35,6 +37,7 @@ class DataLoader:
         *,
         num_workers: int = 0,
         collate_fn: Callable[[list[Any]], tuple[np.ndarray, ...]] | None = None,
+        mix: Mix | None = None,
         drop_last: bool = False,
         seed: int = 0,
     ) -> None:
@@ -43,7 +46,7 @@ class DataLoader:
                 f"DataLoader: batch_size {batch_size} must be at least 1, num_workers {num_workers} at least 0"
             )
         self.dataset, self.batch_size, self.shuffle, self.drop_last = dataset, batch_size, shuffle, drop_last
-        self.num_workers, self.collate_fn, self.seed = num_workers, collate_fn or collate, seed
+        self.num_workers, self.collate_fn, self.mix, self.seed = num_workers, collate_fn or collate, mix, seed
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -81,8 +84,10 @@ class DataLoader:
     def _load(self, index: np.ndarray, epoch: int) -> tuple[np.ndarray, ...]:
         try:
             if hasattr(self.dataset, "batch") and self.collate_fn is collate:
-                return self.dataset.batch(index, epoch)
-            return self.collate_fn([self.dataset[int(i)] for i in index])
+                batch = self.dataset.batch(index, epoch)
+            else:
+                batch = self.collate_fn([self.dataset[int(i)] for i in index])
+            return batch if self.mix is None else self.mix(*batch, index, epoch)
         except Exception as error:
             shown = ", ".join(map(str, index[:4])) + (", ..." if len(index) > 4 else "")
             raise DataError(f"loading examples {shown} failed: {type(error).__name__}: {error}") from error

@@ -66,6 +66,40 @@ class RandomHorizontalFlip:
 
 
 @dataclass(frozen=True)
+class Cutout:
+    """Set a square of `size` pixels to 0 whose centre is any pixel, so that it may reach over the border.
+
+    DeVries and Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout", 2017, section 3.2.
+    Theirs comes after Normalize, where 0 is the mean.
+    """
+
+    size: int
+    seed: int = field(default=0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ArgumentError(f"{self}: size must be at least 1")
+
+    def __call__(self, images: np.ndarray, index: np.ndarray, epoch: int) -> np.ndarray:
+        drawn = draws.words(self.seed, epoch, index, draws.CUTOUT)
+        sides = np.full(len(images), self.size)
+        y = images.copy()
+        y[boxes(images.shape[1:3], drawn[:, 0], drawn[:, 1], sides, sides)] = 0
+        return y
+
+
+def boxes(
+    shape: tuple[int, ...], row: np.ndarray, column: np.ndarray, height: np.ndarray, width: np.ndarray
+) -> np.ndarray:
+    """Boxes in maps of (H, W), True inside: (N, H, W). Words (N,) draw their centres; the border clips them."""
+    lines = []
+    for length, word, size in zip(shape, (row, column), (height, width), strict=True):
+        start = (draws.below(word, length) - size // 2)[:, None]
+        lines.append((np.arange(length) >= start) & (np.arange(length) < start + size[:, None]))
+    return lines[0][:, :, None] & lines[1][:, None, :]
+
+
+@dataclass(frozen=True)
 class Normalize:
     """(images / scale - mean) / std in float32, channel by channel.
 

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from minires.data import Compose, ImageDataset, Normalize, RandomCrop, RandomHorizontalFlip, draws
+from minires.data import Compose, Cutout, ImageDataset, Normalize, RandomCrop, RandomHorizontalFlip, draws
 from minires.errors import ArgumentError, DataError, ShapeError
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
@@ -56,6 +56,31 @@ def test_flip_mirrors_half_of_the_images(images):
     assert 900 < flipped.sum() < 1100  # 4.5 deviations
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 6, 20])
+def test_cutout_clears_the_drawn_square(size):
+    images = np.ones((50, 7, 5, 3), np.float32)
+    index = np.arange(50)
+    y = Cutout(size, seed=4)(images, index, 2)
+    for got, word in zip(y, draws.words(4, 2, index, draws.CUTOUT), strict=True):
+        row, column = int(word[0]) * 7 >> 32, int(word[1]) * 5 >> 32
+        expected = np.ones((7, 5, 3), np.float32)
+        for i in range(row - size // 2, row - size // 2 + size):
+            for j in range(column - size // 2, column - size // 2 + size):
+                if 0 <= i < 7 and 0 <= j < 5:
+                    expected[i, j] = 0
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_cutout_comes_to_every_pixel_and_over_the_border():
+    """A square of one pixel lies anywhere alike; a larger one is clipped, as its authors found important."""
+    index = np.arange(3500)
+    counts = (Cutout(1)(np.ones((3500, 7, 5, 1)), index, 0) == 0).sum(axis=0).ravel()
+    assert counts.sum() == 3500
+    assert ((counts - 100) ** 2 / 100).sum() < 34 + 4 * np.sqrt(68)
+    areas = (Cutout(4)(np.ones((3500, 7, 5, 1)), index, 0) == 0).sum(axis=(1, 2, 3))
+    assert (areas.min(), areas.max()) == (4, 16)
+
+
 def test_normalize_against_torchvision(rng):
     from tests.oracle import nhwc, torch, torchvision
 
@@ -78,6 +103,7 @@ def test_normalize_with_another_scale(rng):
 ALL = {
     "crop": RandomCrop((7, 5), 2, seed=1),
     "flip": RandomHorizontalFlip(seed=1),
+    "cutout": Cutout(3, seed=1),
     "normalize": Normalize(MEAN, STD),
     "compose": Compose([RandomCrop((7, 5), 2), RandomHorizontalFlip(), Normalize(MEAN, STD)]),
 }
@@ -102,11 +128,21 @@ def test_input_is_not_changed(images, transform):
 
 
 @pytest.mark.parametrize("transform", ALL.values(), ids=ALL)
+def test_any_layout_in_memory(images, transform):
+    """Reversed, stepped and Fortran-ordered images give the same bits as their copies, in order."""
+    for view in (images[::-1], images[:, ::-1, ::-1], images[::2], np.asfortranarray(images), images[..., ::-1]):
+        index = INDEX[: len(view)]
+        y = transform(view, index, 4)
+        assert y.flags.c_contiguous
+        np.testing.assert_array_equal(y, transform(view.copy(), index, 4))
+
+
+@pytest.mark.parametrize("transform", ALL.values(), ids=ALL)
 def test_an_empty_batch_stays_one(images, transform):
     assert transform(images[:0], INDEX[:0], 0).shape == (0, 7, 5, 3)
 
 
-@pytest.mark.parametrize("transform", [ALL["crop"], ALL["flip"]], ids=["crop", "flip"])
+@pytest.mark.parametrize("transform", [ALL["crop"], ALL["flip"], ALL["cutout"]], ids=["crop", "flip", "cutout"])
 def test_epochs_and_seeds_differ(images, transform):
     first = transform(images, INDEX, 0)
     assert (transform(images, INDEX, 1) != first).any()
@@ -137,6 +173,8 @@ def test_bad_arguments(images):
         Normalize([0.5], [0.5], 0)
     with pytest.raises(ArgumentError, match="padding=-1"):
         RandomCrop(5, -1)
+    with pytest.raises(ArgumentError, match="size=0"):
+        Cutout(0)
 
 
 def test_data_set_transforms_its_batches(images):
