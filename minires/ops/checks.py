@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from ..autograd import is_tensor, wrap
-from ..device import array_module
 from ..errors import ArgumentError, DTypeError, RangeError, ShapeError
+from ..kernels import ConvGeometry
 
 Pair = int | tuple[int, int]
+Padding = str | Pair | tuple[tuple[int, int], tuple[int, int]]
 
 
 def as_tensor(value: Any) -> Any:
@@ -36,6 +37,12 @@ def check_float(op: str, **tensors: Any) -> None:
         )
 
 
+def check_parameters(op: str, input: Any, **tensors: Any) -> None:
+    """All are of one floating type; those beside a float16 input may be float32, as under PyTorch's autocast."""
+    fits = [np.float32] if input.dtype == np.float16 else []
+    check_float(op, input=input, **{name: t for name, t in tensors.items() if t is not None and t.dtype not in fits})
+
+
 def check_images(op: str, x: Any, channels: int | None = None, where: str = "") -> None:
     """x is (N, H, W, C), with C = channels if given. Recognises (N, C, H, W). Raises ShapeError."""
     if x.ndim != 4:
@@ -52,7 +59,7 @@ def _add_batch_axis(x: Any) -> str:
     return "; a single image is x.reshape(1, *x.shape)" if x.ndim == 3 else ""
 
 
-def pair(op: str, name: str, value: Pair, least: int) -> tuple[int, int]:
+def pair(op: str, name: str, value: Any, least: int) -> tuple[int, int]:
     """An int, or two, each at least `least`, as two. Raises ArgumentError."""
     both = (value, value) if isinstance(value, (int, np.integer)) else value
     good = isinstance(both, (tuple, list)) and len(both) == 2 and all(isinstance(v, (int, np.integer)) for v in both)
@@ -61,14 +68,55 @@ def pair(op: str, name: str, value: Pair, least: int) -> tuple[int, int]:
     return int(both[0]), int(both[1])
 
 
-def check_window(op: str, x: Any, kernel: tuple[int, int], padding: tuple[int, int, int, int]) -> None:
-    """The window fits into the padded image. Raises ShapeError."""
-    height, width = x.shape[1] + padding[0] + padding[1], x.shape[2] + padding[2] + padding[3]
-    if height < kernel[0] or width < kernel[1]:
+def paddings(op: str, padding: Padding) -> Any:
+    """A padding as ((top, bottom), (left, right)), or "same", whose size depends on the image. Raises ArgumentError."""
+    if isinstance(padding, str):
+        if padding not in ("same", "valid"):
+            raise ArgumentError(f"{op}: padding must be 'same', 'valid' or ints, not {padding!r}")
+        return padding if padding == "same" else ((0, 0), (0, 0))
+    if isinstance(padding, (tuple, list)) and len(padding) == 2 and all(isinstance(p, (tuple, list)) for p in padding):
+        return pair(op, "padding", padding[0], 0), pair(op, "padding", padding[1], 0)
+    rows, columns = pair(op, "padding", padding, 0)
+    return (rows, rows), (columns, columns)
+
+
+def window(
+    op: str,
+    x: Any,
+    kernel: tuple[int, int],
+    stride: Pair,
+    padding: Padding,
+    dilation: Pair = 1,
+    groups: int = 1,
+    ceil_mode: bool = False,
+) -> ConvGeometry:
+    """The geometry of a window that moves over images x, and fits into them. Raises ArgumentError or ShapeError."""
+    steps, spread, given = pair(op, "stride", stride, 1), pair(op, "dilation", dilation, 1), paddings(op, padding)
+    extent = ConvGeometry(dilation=spread).extent(kernel)
+    axes = list(zip(x.shape[1:3], steps, extent, strict=True))
+    pads = [_same(*axis) for axis in axes] if given == "same" else given
+    if ceil_mode:
+        pads = [_with_rest(*axis, *pad) for axis, pad in zip(axes, pads, strict=True)]
+    height, width = x.shape[1] + sum(pads[0]), x.shape[2] + sum(pads[1])
+    if height < extent[0] or width < extent[1]:
+        spread_out = f" with dilation {spread}" if spread != (1, 1) else ""
         raise ShapeError(
-            f"{op}: a window of {kernel[0]}x{kernel[1]} does not fit into the padded input of {height}x{width} "
-            f"(input {x.shape}); pad more or use a larger image"
+            f"{op}: a window of {kernel[0]}x{kernel[1]}{spread_out} does not fit into the padded input of "
+            f"{height}x{width} (input {x.shape}); pad more or use a larger image"
         )
+    return ConvGeometry(steps, (*pads[0], *pads[1]), spread, groups)
+
+
+def _same(size: int, stride: int, extent: int) -> tuple[int, int]:
+    """Padding before and after for ceil(size / stride) windows, as in TensorFlow: the odd one after."""
+    total = max((-(-size // stride) - 1) * stride + extent - size, 0)
+    return total // 2, total - total // 2
+
+
+def _with_rest(size: int, stride: int, extent: int, before: int, after: int) -> tuple[int, int]:
+    """Padding for a last window over the rest that whole ones leave, if it starts before the padding after."""
+    last = -(-(size + before + after - extent) // stride) * stride
+    return before, max(after, last + extent - size - before) if 0 <= last < size + before else after
 
 
 def dimension(op: str, dim: int, ndim: int) -> int:
@@ -86,19 +134,3 @@ def dimensions(op: str, dim: int | tuple[int, ...] | None, ndim: int) -> tuple[i
     if len(set(axes)) < len(axes):
         raise ArgumentError(f"{op}: a dimension stands twice in {dim}")
     return axes if ndim else ()
-
-
-def check_labels(op: str, target: Any, rows: int, classes: int) -> None:
-    """target is (rows,) integers in [0, classes). Raises ShapeError, DTypeError, RangeError."""
-    if target.dtype.kind not in "iu":
-        raise DTypeError(f"{op}: target must hold class numbers of an integer type, not {target.dtype}")
-    if target.shape != (rows,):
-        raise ShapeError(
-            f"{op}: target has shape {target.shape}, but input has {rows} rows; one class number a row is needed"
-        )
-    if array_module(target) is np and rows:  # on a GPU a look would wait for the device; labels are checked when loaded
-        low, high = int(target.min()), int(target.max())
-        if low < 0 or high >= classes:
-            raise RangeError(
-                f"{op}: target holds class {low if low < 0 else high}, but input has {classes} classes, counted from 0"
-            )

@@ -29,7 +29,30 @@ PAIRS: dict[str, tuple[Any, Any, tuple[int, ...]]] = {
     "Linear": (lambda: nn.Linear(5, 3), lambda: torch.nn.Linear(5, 3), ROWS),
     "Linear without bias": (lambda: nn.Linear(5, 3, bias=False), lambda: torch.nn.Linear(5, 3, bias=False), ROWS),
     "BatchNorm2d": (lambda: nn.BatchNorm2d(3, 1e-3, 0.3), lambda: torch.nn.BatchNorm2d(3, 1e-3, 0.3), IMAGES),
+    "LayerNorm": (lambda: nn.LayerNorm(5, 0.1), lambda: torch.nn.LayerNorm(5, 0.1), ROWS),
+    "LayerNorm over two axes": (lambda: nn.LayerNorm((4, 5)), lambda: torch.nn.LayerNorm((4, 5)), (3, 4, 5)),
+    "LayerNorm without bias": (lambda: nn.LayerNorm(5, 0.1, bias=False), lambda: torch.nn.LayerNorm(5, 0.1, bias=False), ROWS),
+    "LayerNorm without weight": (
+        lambda: nn.LayerNorm(5, 0.1, False),
+        lambda: torch.nn.LayerNorm(5, 0.1, False),
+        ROWS,
+    ),
+    "GroupNorm": (lambda: nn.GroupNorm(3, 3, 1e-3), lambda: torch.nn.GroupNorm(3, 3, 1e-3), IMAGES),
+    "GroupNorm without weight": (
+        lambda: nn.GroupNorm(1, 3, 1e-5, False),
+        lambda: torch.nn.GroupNorm(1, 3, 1e-5, False),
+        IMAGES,
+    ),
     "ReLU": (nn.ReLU, torch.nn.ReLU, IMAGES),
+    "LeakyReLU": (nn.LeakyReLU, torch.nn.LeakyReLU, IMAGES),
+    "LeakyReLU with a slope": (lambda: nn.LeakyReLU(0.3), lambda: torch.nn.LeakyReLU(0.3), ROWS),
+    "Sigmoid": (nn.Sigmoid, torch.nn.Sigmoid, IMAGES),
+    "Tanh": (nn.Tanh, torch.nn.Tanh, IMAGES),
+    "SiLU": (nn.SiLU, torch.nn.SiLU, IMAGES),
+    "GELU": (nn.GELU, torch.nn.GELU, IMAGES),
+    "GELU by tanh": (lambda: nn.GELU("tanh"), lambda: torch.nn.GELU("tanh"), ROWS),
+    "Dropout of nothing": (lambda: nn.Dropout(0), lambda: torch.nn.Dropout(0), ROWS),
+    "Dropout of all": (lambda: nn.Dropout(1), lambda: torch.nn.Dropout(1), ROWS),
     "MaxPool2d": (lambda: nn.MaxPool2d(3, 2, 1), lambda: torch.nn.MaxPool2d(3, 2, 1), IMAGES),
     "MaxPool2d of its size": (lambda: nn.MaxPool2d((3, 2)), lambda: torch.nn.MaxPool2d((3, 2)), IMAGES),
     "AvgPool2d": (lambda: nn.AvgPool2d(3, 2, 1), lambda: torch.nn.AvgPool2d(3, 2, 1), IMAGES),
@@ -183,7 +206,7 @@ REPRS = {
     "AdaptiveAvgPool2d(output_size=1)": lambda: nn.AdaptiveAvgPool2d(1),
     "Flatten(start_dim=1, end_dim=-1)": nn.Flatten,
     "Softmax(dim=1)": lambda: nn.Softmax(1),
-    "CrossEntropyLoss(reduction=sum)": lambda: nn.CrossEntropyLoss(reduction="sum"),
+    "CrossEntropyLoss(ignore_index=-100, reduction=sum, label_smoothing=0.0)": lambda: nn.CrossEntropyLoss(reduction="sum"),
     "ReLU()": nn.ReLU,
 }
 
@@ -241,8 +264,10 @@ def test_momentum_none_is_the_mean_over_all_batches(rng: np.random.Generator) ->
     [
         lambda: nn.Conv2d(3, 8, 3, 1, 1, 2),  # dilation
         lambda: nn.AvgPool2d(2, 2, 0, True),  # ceil_mode
-        lambda: nn.CrossEntropyLoss(np.ones(3)),  # weight
-        lambda: F.cross_entropy(np.ones((1, 3)), [0], np.ones(3)),
+        lambda: nn.CrossEntropyLoss(None, True),  # size_average
+        lambda: F.cross_entropy(np.ones((1, 3)), [0], None, True),
+        lambda: nn.MSELoss(True),
+        lambda: F.binary_cross_entropy_with_logits(np.ones(3), np.ones(3), None, True),
     ],
 )
 def test_positions_that_mean_something_else_in_pytorch_are_refused(call: Any) -> None:

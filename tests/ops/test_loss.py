@@ -1,30 +1,37 @@
-"""Softmax and cross-entropy at their extremes, labels, bad input."""
+"""Softmax and losses at their extremes; labels, weights, smoothing; float16; bad input."""
 
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
 from minires import Tensor, ops
-from minires.errors import ArgumentError, DTypeError, MiniresError, RangeError, ShapeError
+from minires.errors import ArgumentError, DTypeError, GraphError, MiniresError, RangeError, ShapeError
 
 NAN, INF = float("nan"), float("inf")
+MARGINS = np.arange(0, 80.25, 0.25)  # each exact in float32
 
 
-def cross_entropy(logits: Any, target: int, dtype: Any = np.float64) -> tuple[float, list[float]]:
+def value_and_gradient(op: Any, z: Any, *args: Any, dtype: Any = np.float64, **settings: Any) -> tuple[Any, Any]:
+    """Of an op's first argument, for a gradient of ones."""
+    z = Tensor(np.asarray(z, dtype), requires_grad=True)
+    loss = op(z, *args, **settings)
+    loss.backward(np.ones(loss.shape, loss.dtype))
+    return loss.tolist(), z.grad.tolist()
+
+
+def cross_entropy(logits: Any, target: int, dtype: Any = np.float64, **settings: Any) -> tuple[float, list[float]]:
     """Loss and gradient of one row."""
-    z = Tensor(np.array([logits], dtype=dtype), requires_grad=True)
-    loss = ops.cross_entropy(z, np.array([target]))
-    loss.backward()
-    return loss.item(), z.grad.tolist()[0]
+    return value_and_gradient(ops.cross_entropy, logits, np.array(target), dtype=dtype, **settings)
 
 
 @pytest.mark.parametrize("others", [1, 9])
 def test_float32_keeps_its_digits_at_every_margin(others: int) -> None:
-    for margin in np.arange(0, 80.25, 0.25):  # each exact in float32
+    for margin in MARGINS:
         logits, e = [margin, *[0.0] * others], math.exp(-margin)
         loss, gradient = cross_entropy(logits, 0, np.float32)
         assert loss == pytest.approx(math.log1p(others * e), rel=2e-6, abs=0)
@@ -36,6 +43,21 @@ def test_float32_keeps_its_digits_at_every_margin(others: int) -> None:
         assert gradient == pytest.approx([first, -first - (others - 1) * p, *[p] * (others - 1)], rel=2e-6, abs=0)
 
 
+@pytest.mark.parametrize("smoothing", [0.1, 1e-3, 1e-6])
+def test_float32_keeps_its_digits_with_smoothing(smoothing: float) -> None:
+    """Near the optimum, where p = q, the gradient cancels: there the error is 2e-6 of what is subtracted."""
+    q = smoothing / 10
+    for margin in MARGINS:
+        e = math.exp(-margin)
+        p = e / (1 + 9 * e)
+        loss, gradient = cross_entropy([margin, *[0.0] * 9], 0, np.float32, label_smoothing=smoothing)
+        assert loss == pytest.approx(9 * q * margin + math.log1p(9 * e), rel=2e-6, abs=0)
+        assert gradient == pytest.approx([-9 * (p - q), *[p - q] * 9], rel=0, abs=2e-6 * (p + q) * 9)
+        assert gradient[1:] == pytest.approx([p - q] * 9, rel=0, abs=2e-6 * (p + q))
+
+
+@pytest.mark.parametrize("settings", [{}, {"weight": np.ones(3, np.float32)}], ids=["plain", "weighted"])
+@pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize(
     ("logits", "target", "loss", "gradient"),
     [
@@ -44,15 +66,27 @@ def test_float32_keeps_its_digits_at_every_margin(others: int) -> None:
         ([-INF, 0, 0], 0, INF, [-1, 0.5, 0.5]),
         ([-INF, -INF, -INF], 0, NAN, [NAN, NAN, NAN]),
         ([INF, 0, 0], 0, NAN, [NAN, NAN, NAN]),
-        ([3e38, -3e38], 1, INF, [1, -1]),
-        ([3e38, -3e38], 0, 0, [0, 0]),
+        ([INF, 0, 0], 1, NAN, [NAN, NAN, NAN]),
+        ([NAN, 0, 0], 1, NAN, [NAN, NAN, NAN]),
+        ([3e38, -3e38, -3e38], 1, INF, [1, -1, 0]),
+        ([3e38, -3e38, -3e38], 0, 0, [0, 0, 0]),
     ],
     ids=str,
 )
-def test_extremes_are_pytorchs(logits: Any, target: int, loss: float, gradient: list[float]) -> None:
-    got = cross_entropy(logits, target, np.float32)
+def test_extremes_are_pytorchs(
+    logits: Any, target: int, loss: float, gradient: list[float], soft: bool, settings: dict[str, Any]
+) -> None:
+    """Also as probabilities, one of which is 1: there PyTorch's loss is NaN beside a logit of -inf."""
+    labels = np.eye(3, dtype=np.float32)[target] if soft else np.array(target)
+    got = value_and_gradient(ops.cross_entropy, logits, labels, dtype=np.float32, **settings)
     assert got[0] == pytest.approx(loss, rel=2e-6, nan_ok=True)
     assert got[1] == pytest.approx(gradient, rel=2e-6, nan_ok=True)
+
+
+def test_smoothing_makes_a_masked_class_infinitely_costly() -> None:
+    loss, gradient = cross_entropy([-INF, 0, 0], 1, label_smoothing=0.3)
+    assert loss == INF
+    assert gradient == pytest.approx([-0.1, -0.3, 0.4])
 
 
 @pytest.mark.parametrize("shift", [0, 50, 89, 1e3, -1e3, 1e30])
@@ -67,19 +101,38 @@ def test_log_softmax_does_not_underflow() -> None:
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-def test_fused_is_unfused(rng: np.random.Generator, reduction: str) -> None:
+@pytest.mark.parametrize("settings", [{}, {"weight": [1.0, 2.0, 0.5, 3.0, 1.0]}, {"ignore_index": 2}], ids=str)
+def test_fused_is_unfused(rng: np.random.Generator, reduction: str, settings: dict[str, Any]) -> None:
     logits, target = 3 * rng.standard_normal((6, 5)), rng.integers(0, 5, 6)
-    results = []
-    for op in (ops.cross_entropy, lambda z, t, reduction: ops.nll_loss(ops.log_softmax(z, 1), t, reduction=reduction)):
-        z = Tensor(logits, requires_grad=True)
-        loss = op(z, target, reduction=reduction)
-        loss.backward(np.ones(loss.shape))
-        results.append((loss.data, z.grad.data))
-    for a, b in zip(*results, strict=True):
+    settings = {k: np.array(v) if k == "weight" else v for k, v in settings.items()}
+    one = value_and_gradient(ops.cross_entropy, logits, target, reduction=reduction, **settings)
+    two = value_and_gradient(
+        lambda z, *a, **k: ops.nll_loss(ops.log_softmax(z, 1), *a, **k), logits, target, reduction=reduction, **settings
+    )
+    for a, b in zip(one, two, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-13, atol=1e-15)
 
 
-@pytest.mark.parametrize("op", [ops.cross_entropy, ops.nll_loss])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_probabilities_of_one_class_are_its_number(rng: np.random.Generator, dtype: Any) -> None:
+    logits, target = 3 * rng.standard_normal((6, 5)), rng.integers(0, 5, 6)
+    hard = value_and_gradient(ops.cross_entropy, logits, target, dtype=dtype)
+    assert value_and_gradient(ops.cross_entropy, logits, np.eye(5, dtype=dtype)[target], dtype=dtype) == hard
+
+
+def test_smoothing_is_a_mixture(rng: np.random.Generator) -> None:
+    """1 - s of the loss for the label, and s of the mean of the losses for all labels."""
+    z, target, s = rng.standard_normal((6, 5)), rng.integers(0, 5, 6), 0.2
+    every = [ops.cross_entropy(z, np.full(6, c)).item() for c in range(5)]
+    want = (1 - s) * ops.cross_entropy(z, target).item() + s * sum(every) / 5
+    assert ops.cross_entropy(z, target, label_smoothing=s).item() == pytest.approx(want, rel=1e-14)
+
+
+LOSSES = [ops.nll_loss, ops.cross_entropy, partial(ops.cross_entropy, label_smoothing=0.1)]
+each_loss = pytest.mark.parametrize("op", LOSSES, ids=["nll_loss", "cross_entropy", "smoothed"])
+
+
+@each_loss
 def test_the_loss_of_nothing(op: Any) -> None:
     z, target = np.zeros((0, 5)), np.zeros(0, dtype=np.int64)
     assert math.isnan(op(z, target).item())
@@ -87,29 +140,116 @@ def test_the_loss_of_nothing(op: Any) -> None:
     assert op(z, target, reduction="none").shape == (0,)
 
 
+@each_loss
+@pytest.mark.parametrize("weight", [None, np.array([0.5, 1, 2])])
+def test_where_all_is_ignored(op: Any, weight: Any) -> None:
+    z, target = np.ones((2, 3)), np.array([-100, -100])
+    assert math.isnan(op(z, target, weight).item())
+    assert value_and_gradient(op, z, target, weight, reduction="sum") == (0, [[0, 0, 0]] * 2)
+    assert op(z, target, weight, reduction="none").tolist() == [0, 0]
+
+
+@each_loss
+@pytest.mark.parametrize("weight", [None, np.array([0.5, 1, 2])])
+@pytest.mark.parametrize("garbage", [NAN, INF, -INF])
+def test_an_ignored_row_does_not_leak(op: Any, weight: Any, garbage: float) -> None:
+    """PyTorch's gradient of such a row is NaN; padding may hold anything."""
+    z, target = [[1.0, 2, 3], [garbage] * 3, [3, 1, 0]], np.array([0, 7, 1])
+    loss, gradient = value_and_gradient(op, z, target, weight, ignore_index=7)
+    alone, rest = value_and_gradient(op, z[::2], target[::2], weight)
+    assert loss == pytest.approx(alone, rel=1e-14)
+    assert gradient[1] == [0, 0, 0]
+    np.testing.assert_allclose(gradient[::2], rest, rtol=1e-14)
+
+
+@each_loss
 @pytest.mark.parametrize("kind", [np.uint8, np.int32, np.int64, Tensor, list])
-def test_labels_come_in_any_integer_type(kind: Any) -> None:
+def test_labels_come_in_any_integer_type(op: Any, kind: Any) -> None:
     z, labels = Tensor(np.eye(3)), [0, 2, 1]
     target = labels if kind is list else Tensor(np.array(labels)) if kind is Tensor else np.array(labels, dtype=kind)
-    want = ops.cross_entropy(z, np.array(labels))
-    assert ops.cross_entropy(z, target).item() == want.item()
+    assert op(z, target).item() == op(z, np.array(labels)).item()
+    want = op(Tensor(np.eye(3)[:2]), np.array(labels[:2])).item()
+    assert op(z, target, ignore_index=1).item() == pytest.approx(want, rel=1e-15)
+
+
+def test_a_class_of_weight_zero_counts_nothing() -> None:
+    loss, gradient = value_and_gradient(ops.cross_entropy, [[-INF, 0, 1], [0, 0, 0]], [0, 1], np.array([0.0, 2, 1]))
+    assert (loss, gradient[0]) == (pytest.approx(math.log(3)), [0, 0, 0])
+
+
+@each_loss
+def test_float16_means_do_not_overflow(op: Any, rng: np.random.Generator) -> None:
+    """100,000 losses of about 2 sum to more than 65,504, and so do the weights."""
+    z, target = rng.standard_normal((100_000, 3)).astype(np.float16), rng.integers(0, 3, 100_000)
+    weight = np.array([1.0, 3.0, 2.0])
+    got = op(Tensor(z), target, weight.astype(np.float16))
+    assert got.dtype == np.float16
+    assert got.item() == pytest.approx(op(z.astype(np.float64), target, weight).item(), rel=2e-3, abs=1e-3)
+
+
+@each_loss
+def test_float16_scores_take_float32_weights(op: Any) -> None:
+    z = Tensor(np.eye(3, dtype=np.float16), requires_grad=True)
+    loss = op(z, [0, 2, 1], np.array([1, 2, 3], np.float32))
+    loss.backward()
+    assert (loss.dtype, z.grad.dtype) == (np.float16, np.float16)
+
+
+def test_float16_logits_at_the_end_of_their_range() -> None:
+    loss, gradient = cross_entropy([65504.0, 0, -65504.0], 0, np.float16)
+    assert (loss, gradient) == (0, [0, 0, 0])
+    assert cross_entropy([100.0, 0], 1, np.float16) == (100, [1, -1])
+
+
+def test_mean_reduces_float16_probabilities_in_float32(rng: np.random.Generator) -> None:
+    z, q = rng.standard_normal((2, 8, 5)).astype(np.float16)
+    q = np.float16(ops.softmax(q, 1).data)
+    tensors = Tensor(z, requires_grad=True), Tensor(q, requires_grad=True)
+    loss = ops.cross_entropy(*tensors, label_smoothing=0.1)
+    loss.backward()
+    want = ops.cross_entropy(z.astype(np.float64), q.astype(np.float64), label_smoothing=0.1)
+    assert {loss.dtype, *(t.grad.dtype for t in tensors)} == {np.dtype(np.float16)}
+    assert loss.item() == pytest.approx(want.item(), rel=1e-3)
 
 
 Z = Tensor(np.zeros((4, 10), dtype=np.float32))
 LABELS = np.array([0, 9, 3, 3])
+IMAGE = np.zeros((2, 10, 4, 4), np.float32)
 BOTH: dict[str, tuple[Any, type[MiniresError], str]] = {
     "label-10": (lambda op: op(Z, LABELS + 1), RangeError, r"target holds class 10, but input has 10 classes"),
     "label--1": (lambda op: op(Z, LABELS - 1), RangeError, r"target holds class -1, but input has 10 classes"),
-    "label--100": (lambda op: op(Z, LABELS * 0 - 100), RangeError, r"target holds class -100"),
+    "label--100": (
+        lambda op: op(Z, LABELS - 100, ignore_index=-1),
+        RangeError,
+        r"target holds class -100, but input has 10 classes, counted from 0",
+    ),
+    "label-beside-ignored": (lambda op: op(Z, [0, -100, -1, 3]), RangeError, r"target holds class -1,"),
     "label-float": (
         lambda op: op(Z, LABELS.astype(float)),
         DTypeError,
         r"target must hold class numbers.*not float64",
     ),
-    "label-few": (lambda op: op(Z, LABELS[:3]), ShapeError, r"target has shape \(3,\), but input has 4 rows"),
+    "label-few": (
+        lambda op: op(Z, LABELS[:3]),
+        ShapeError,
+        r"target has shape \(3,\), but input \(4, 10\) needs one class number a row, shape \(4,\)$",
+    ),
     "label-onehot": (lambda op: op(Z, np.eye(4, 10, dtype=int)), ShapeError, r"target has shape \(4, 10\).*a row"),
-    "logits": (lambda op: op(Z[0], LABELS), ShapeError, r"input must be \(N, C\).*but has shape \(10,\)"),
+    "channels-first": (
+        lambda op: op(IMAGE, np.zeros((2, 4, 4), int)),
+        ShapeError,
+        r"target has shape \(2, 4, 4\).*looks like \(N, C, \.\.\.\): minires is channels-last",
+    ),
+    "logits": (lambda op: op(Z[0], LABELS), ShapeError, r"target has shape \(4,\), but input \(10,\) needs"),
+    "number": (lambda op: op(Tensor(1.0), 0), ShapeError, r"input must be \(N, \.\.\., C\).*but is a number"),
     "logits-integers": (lambda op: op(LABELS[None], LABELS[:1]), DTypeError, r"input must be of a floating type"),
+    "weight": (lambda op: op(Z, LABELS, np.ones(3, np.float32)), ShapeError, r"weight must hold one number for each of the 10"),
+    "weight-type": (lambda op: op(Z, LABELS, np.ones(10)), DTypeError, r".*weight is float64"),
+    "weight-gradient": (
+        lambda op: op(Z, LABELS, Tensor(np.ones(10, np.float32), requires_grad=True)),
+        GraphError,
+        r"the classes' weight gets no gradient",
+    ),
     "reduction": (
         lambda op: op(Z, LABELS, reduction="avg"),
         ArgumentError,
@@ -125,6 +265,58 @@ def test_bad_input_is_refused(name: str, call: Any, error: type[MiniresError], m
         call(getattr(ops, name))
 
 
+X, Y = Tensor(np.zeros((4, 3), np.float32)), np.zeros((4, 3), np.float32)
+BCE = ops.binary_cross_entropy_with_logits
+REFUSED: dict[str, tuple[Any, type[MiniresError], str]] = {
+    "smoothing": (
+        lambda: ops.cross_entropy(Z, LABELS, label_smoothing=1.5),
+        ArgumentError,
+        r"cross_entropy: label_smoothing must be between 0 and 1, not 1\.5",
+    ),
+    "soft-ignored": (
+        lambda: ops.cross_entropy(Z, Z, ignore_index=3),
+        ArgumentError,
+        r"cross_entropy: ignore_index 3 names a class, but target holds probabilities",
+    ),
+    "soft-type": (lambda: ops.cross_entropy(Z, np.zeros((4, 10))), DTypeError, r"cross_entropy: .*target is float64"),
+    "soft-shape": (
+        lambda: ops.cross_entropy(Z, np.zeros((4, 9))),
+        DTypeError,
+        r"or probabilities of the input's shape",
+    ),
+    "mse": (
+        lambda: ops.mse_loss(X, Y[:, :1]),
+        ShapeError,
+        r"mse_loss: input has shape \(4, 3\), but target \(4, 1\); reshape",
+    ),
+    "l1": (lambda: ops.l1_loss(X, Y[0]), ShapeError, r"l1_loss: input has shape \(4, 3\), but target \(3,\)"),
+    "bce": (lambda: BCE(X, Y.T), ShapeError, r"binary_cross_entropy_with_logits: input has shape \(4, 3\), but target"),
+    "mse-integers": (
+        lambda: ops.mse_loss(X, Y.astype(int)),
+        DTypeError,
+        r"mse_loss: target must be of a floating type",
+    ),
+    "bce-labels": (lambda: BCE(X, Y.astype(int)), DTypeError, r"target must be of a floating type"),
+    "bce-weight": (lambda: BCE(X, Y, np.ones((2, 4, 3), "f")), ShapeError, r"weight of shape \(2, 4, 3\) does not"),
+    "bce-pos-weight": (
+        lambda: BCE(X, Y, pos_weight=np.ones(4, "f")),
+        ShapeError,
+        r"pos_weight of shape \(4,\) does not",
+    ),
+    "bce-reduction": (
+        lambda: BCE(X, Y, reduction="avg"),
+        ArgumentError,
+        r"binary_cross_entropy_with_logits: reduction",
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "error", "message"), REFUSED.values(), ids=REFUSED)
+def test_other_bad_input_is_refused(call: Any, error: type[MiniresError], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call()
+
+
 @pytest.mark.parametrize("name", ["softmax", "log_softmax"])
 def test_bad_softmax_is_refused(name: str) -> None:
     with pytest.raises(RangeError, match=f"{name}: dimension 2 is out of range"):
@@ -136,3 +328,47 @@ def test_bad_softmax_is_refused(name: str) -> None:
 @pytest.mark.parametrize(("op", "value"), [(ops.softmax, 1), (ops.log_softmax, 0)])
 def test_softmax_of_a_number(op: Any, value: float) -> None:
     assert op(Tensor(3.0), 0).item() == value
+
+
+def test_l1_has_no_slope_at_equality() -> None:
+    assert value_and_gradient(ops.l1_loss, [1.0, 2, 3], np.array([1.0, 3, 1]), reduction="sum") == (3, [0, -1, 1])
+
+
+@pytest.mark.parametrize(
+    ("x", "target", "loss", "gradient"),
+    [
+        (1e4, 0, 1e4, 1),
+        (-1e4, 1, 1e4, -1),
+        (1e4, 1, 0, 0),
+        (-1e4, 0, 0, 0),
+        (1e4, 0.25, 7500, 0.75),
+        (-INF, 1, INF, -1),
+        (INF, 1, NAN, 0),
+        (NAN, 0.5, NAN, NAN),
+    ],
+)
+def test_binary_extremes_are_pytorchs(x: float, target: float, loss: float, gradient: float) -> None:
+    got = value_and_gradient(BCE, x, np.float32(target), dtype=np.float32)
+    assert got[0] == pytest.approx(loss, nan_ok=True)
+    assert got[1] == pytest.approx(gradient, nan_ok=True)
+
+
+@pytest.mark.parametrize("pos_weight", [1.0, 0.25])
+def test_binary_float32_keeps_its_digits_at_every_margin(pos_weight: float) -> None:
+    for margin in MARGINS:
+        e, weight = math.exp(-margin), np.float32(pos_weight)
+        for sign, target, loss, gradient in (
+            (1, 1, pos_weight * math.log1p(e), -pos_weight * e / (1 + e)),
+            (-1, 0, math.log1p(e), e / (1 + e)),
+            (-1, 1, pos_weight * (margin + math.log1p(e)), -pos_weight / (1 + e)),
+            (1, 0, margin + math.log1p(e), 1 / (1 + e)),
+        ):
+            x, t = np.float32(sign * margin), np.float32(target)
+            got = value_and_gradient(BCE, x, t, dtype=np.float32, pos_weight=weight)
+            assert got == pytest.approx((loss, gradient), rel=2e-6, abs=0)
+
+
+def test_binary_cross_entropy_is_that_of_two_classes(rng: np.random.Generator) -> None:
+    x, target = rng.standard_normal(6), rng.integers(0, 2, 6)
+    two = ops.cross_entropy(np.stack([0 * x, x], 1), target)
+    assert BCE(x, target.astype(float)).item() == pytest.approx(two.item(), rel=1e-14)

@@ -36,6 +36,32 @@ def batch_norm(
     return out
 
 
+def group_norm(
+    x: np.ndarray, groups: int, gamma: np.ndarray | None = None, beta: np.ndarray | None = None, eps: float = 1e-5
+) -> np.ndarray:
+    """Each group of channels of each example of x (N, ..., C) by its own mean and variance."""
+    out = np.empty(x.shape)
+    size = x.shape[-1] // groups
+    for n, group in places(len(x), groups):
+        channels = slice(group * size, (group + 1) * size)
+        mean, variance = moments(x[n, ..., channels].reshape(-1, 1))
+        for *lead, c in places(*x.shape[1:-1], size):
+            value = (x[n, *lead, channels][c] - mean[0]) / math.sqrt(variance[0] + eps)
+            k = channels.start + c
+            out[n, *lead, k] = value * (1 if gamma is None else gamma[k]) + (0 if beta is None else beta[k])
+    return out
+
+
+def layer_norm(
+    x: np.ndarray, shape: tuple[int, ...], gamma: np.ndarray | None = None, beta: np.ndarray | None = None,
+    eps: float = 1e-5,
+) -> np.ndarray:  # fmt: skip
+    """Each example, of the given shape, by its own mean and variance: one group of as many channels as elements."""
+    flat = [None if v is None else v.reshape(-1) for v in (gamma, beta)]
+    rows = x.reshape(math.prod(x.shape[: x.ndim - len(shape)]), math.prod(shape))
+    return group_norm(rows, 1, *flat, eps).reshape(x.shape)
+
+
 def batch_norm_grad(gy: np.ndarray, x: np.ndarray, gamma: np.ndarray, eps: float = 1e-5) -> np.ndarray:
     """The gradient of x through batch norm by the batch's own statistics."""
     mean, variance = moments(x)

@@ -10,6 +10,7 @@ from ...device import Array
 from ..dispatch import Accepts, quiet, variant
 from ..portable.norm import (
     BatchStatistics,
+    NormGradients,
     batch_norm_apply,
     batch_norm_grad,
     batch_norm_statistics,
@@ -64,9 +65,7 @@ def batch_norm_apply_blocked(
 
 
 @variant(batch_norm_grad, ON_CPU)
-def batch_norm_grad_blocked(
-    gy: Array, x: Array, hi: Array, lo: Array, invstd: Array, gamma: Array
-) -> tuple[Array, Array, Array]:
+def batch_norm_grad_blocked(gy: Array, x: Array, hi: Array, lo: Array, invstd: Array, gamma: Array) -> NormGradients:
     """Two rounds over the blocks: the two sums, then gx."""
     gbeta, product = np.zeros(x.shape[1]), np.zeros(x.shape[1])
     for block in _blocks(x):
@@ -82,4 +81,4 @@ def batch_norm_grad_blocked(
         out *= b
         out += gy[block] * a
         out += c
-    return gx, ggamma.astype(x.dtype), gbeta.astype(x.dtype)
+    return NormGradients(gx, ggamma.astype(x.dtype), gbeta.astype(x.dtype))

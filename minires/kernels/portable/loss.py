@@ -42,18 +42,19 @@ def log_softmax(z: Array, axis: int) -> Array:
 
 
 @kernel
-def cross_entropy(z: Array, target: Array) -> Array:
-    """-log_softmax(z)[target] for each row of z (N, C) and target (N,): (N,)."""
+def cross_entropy(z: Array, target: Array, scale: Array | None) -> Array:
+    """-log_softmax(z)[target] * scale for each row of z (N, C), target and scale (N,): (N,). A scale of 0 gives 0."""
     xp = array_module(z)
     if len(z) == 0:
         return xp.zeros(0, dtype=z.dtype)
     shifted, _, others = _shifted(z, 1)
-    return xp.log1p(others[:, 0]) - shifted[xp.arange(len(z)), target]
+    losses = xp.log1p(others[:, 0]) - shifted[xp.arange(len(z)), target]
+    return losses if scale is None else xp.where(scale == 0, 0, losses * scale)
 
 
 @kernel
-def cross_entropy_grad(gy: Array, z: Array, target: Array) -> Array:
-    """The gradient (N, C) of cross_entropy's z, for gy (N,): gy * (softmax(z) - onehot(target)).
+def cross_entropy_grad(gy: Array, z: Array, target: Array, scale: Array | None) -> Array:
+    """The gradient (N, C) of cross_entropy's z, for gy (N,): gy * scale * (softmax(z) - onehot(target)).
 
     The target's entry is minus the sum of the others, not p - 1, which is 0 once p rounds to 1.
     """
@@ -64,4 +65,77 @@ def cross_entropy_grad(gy: Array, z: Array, target: Array) -> Array:
     p = xp.exp(shifted) / (1 + others)
     is_target = xp.arange(z.shape[1]) == target[:, None]
     p = xp.where(is_target, 0, p)
-    return gy[:, None] * xp.where(is_target, -sum_axes(p, (1,), keepdims=True), p)
+    g = xp.where(is_target, -sum_axes(p, (1,), keepdims=True), p)
+    if scale is None:
+        return gy[:, None] * g
+    return xp.where(scale[:, None] == 0, 0, (gy * scale)[:, None] * g)  # NaN * 0 is NaN: an ignored row must not leak
+
+
+@kernel
+def soft_cross_entropy(z: Array, q: Array) -> Array:
+    """-sum(q * log_softmax(z)) for each row of z and q (N, C), q >= 0: (N,). Where q is 0, z does not count."""
+    xp = array_module(z)
+    if z.size == 0:
+        return xp.zeros(len(z), dtype=z.dtype)
+    shifted, _, others = _shifted(z, 1)
+    total = sum_axes(q, (1,))
+    at_targets = sum_axes(xp.where(q == 0, 0, q * shifted), (1,))
+    return xp.where(total == 0, 0, total * xp.log1p(others[:, 0])) - at_targets
+
+
+@kernel
+def soft_cross_entropy_grad(gy: Array, z: Array, q: Array) -> Array:
+    """The gradient (N, C) of soft_cross_entropy's z, for gy (N,): gy * (softmax(z) * sum(q) - q).
+
+    An entry with more than half of its row's q is minus the sum of the others: the difference would cancel once its p
+    is near 1.
+    """
+    xp = array_module(z)
+    if z.size == 0:
+        return xp.zeros(z.shape, dtype=z.dtype)
+    shifted, _, others = _shifted(z, 1)
+    total = sum_axes(q, (1,), keepdims=True)
+    g = xp.where(total == 0, 0, xp.exp(shifted) / (1 + others) * total) - q
+    is_main = 2 * q > sum_axes(xp.abs(q), (1,), keepdims=True)
+    g = xp.where(is_main, -sum_axes(xp.where(is_main, 0, g), (1,), keepdims=True), g)
+    return gy[:, None] * g
+
+
+@kernel
+def squared_error(x: Array, target: Array) -> Array:
+    """(x - target)^2."""
+    d = x - target
+    return d * d
+
+
+@kernel
+def squared_error_grad(gy: Array, x: Array, target: Array) -> Array:
+    """The gradient of squared_error's x: 2 * gy * (x - target). The target's is its negative."""
+    return 2 * gy * (x - target)
+
+
+@kernel
+def bce_with_logits(x: Array, target: Array, pos_weight: Array | None) -> Array:
+    """pos_weight * target * softplus(-x) + (1 - target) * softplus(x), softplus(v) = log(1 + exp(v))."""
+    xp = array_module(x)
+    rest = xp.log1p(xp.exp(-xp.abs(x)))
+    positive = target * (xp.maximum(-x, 0) + rest)
+    negative = (1 - target) * (xp.maximum(x, 0) + rest)
+    return (positive if pos_weight is None else pos_weight * positive) + negative
+
+
+@kernel
+def bce_with_logits_grad(gy: Array, x: Array, target: Array, pos_weight: Array | None) -> tuple[Array, Array]:
+    """The gradients of bce_with_logits' x and target.
+
+    gx = gy * ((1 - target) * p - pos_weight * target * (1 - p)) with p = 1 / (1 + exp(-x)), and
+    gtarget = gy * (pos_weight * softplus(-x) - softplus(x)). p and 1 - p are made one by one: neither rounds to 0.
+    """
+    xp = array_module(x)
+    e = xp.exp(-xp.abs(x))
+    large, small = 1 / (1 + e), e / (1 + e)
+    p, not_p = xp.where(x > 0, large, small), xp.where(x > 0, small, large)
+    weight = 1 if pos_weight is None else pos_weight
+    rest = xp.log1p(e)
+    gx = gy * ((1 - target) * p - weight * target * not_p)
+    return gx, gy * (weight * (xp.maximum(-x, 0) + rest) - (xp.maximum(x, 0) + rest))

@@ -1,4 +1,4 @@
-"""Batch norm: statistics over the rows of an (M, C) array, their application, and the gradient.
+"""Batch norm over the rows of an (M, C) array, and group norm over parts of each example.
 
 A mean travels as two numbers, hi + lo, since one float32 cannot hold the mean of values at mean/std = 1e6: x - hi is
 exact there, and lo is what rounding took from hi. Scale and shift are never applied to raw x.
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ...device import Array, array_module
 from ..dispatch import kernel, quiet
-from .reduce import column_sum
+from .reduce import column_sum, sum_axes
 
 
 class BatchStatistics(NamedTuple):
@@ -20,6 +20,23 @@ class BatchStatistics(NamedTuple):
     lo: Array
     variance: Array
     invstd: Array
+
+
+class Normalised(NamedTuple):
+    """y, and the mean as hi + lo and 1 / sqrt(variance + eps) of what was normalised together."""
+
+    y: Array
+    hi: Array
+    lo: Array
+    invstd: Array
+
+
+class NormGradients(NamedTuple):
+    """Gradients in the dtype that they were computed in: float32 for a float16 x, whose weights may be float32."""
+
+    x: Array
+    weight: Array | None
+    bias: Array
 
 
 @kernel
@@ -59,9 +76,7 @@ def batch_norm_apply(
 
 
 @kernel
-def batch_norm_grad(
-    gy: Array, x: Array, hi: Array, lo: Array, invstd: Array, gamma: Array
-) -> tuple[Array, Array, Array]:
+def batch_norm_grad(gy: Array, x: Array, hi: Array, lo: Array, invstd: Array, gamma: Array) -> NormGradients:
     """gx (M, C), ggamma and gbeta (C,) of batch norm in training, where hi, lo and invstd depend on x.
 
     With d = x - hi - lo and xhat = d * invstd:
@@ -75,7 +90,7 @@ def batch_norm_grad(
     gx = gy * a
     gx += d
     gx += c
-    return gx, ggamma.astype(x.dtype), gbeta.astype(x.dtype)
+    return NormGradients(gx, ggamma.astype(x.dtype), gbeta.astype(x.dtype))
 
 
 def grad_coefficients(
@@ -86,3 +101,63 @@ def grad_coefficients(
     b = -a * invstd * ggamma / rows
     c = -a * gbeta / rows - b * lo
     return a, b.astype(a.dtype), c.astype(a.dtype)
+
+
+@kernel
+def batch_norm_eval(x: Array, mean: Array, variance: Array, gamma: Array, beta: Array, eps: float) -> Array:
+    """y = (x - mean) / sqrt(variance + eps) * gamma + beta, for x (M, C) and mean and variance (C,) that are given."""
+    xp = array_module(x)
+    return batch_norm_apply(x, mean, xp.zeros_like(mean), 1 / xp.sqrt(variance + eps), gamma, beta, None, False)
+
+
+@kernel
+def batch_norm_eval_grad(
+    gy: Array, x: Array | None, mean: Array, variance: Array, gamma: Array, eps: float
+) -> NormGradients:
+    """gx, ggamma (None without x) and gbeta of batch_norm_eval."""
+    invstd = 1 / array_module(gy).sqrt(variance + eps)
+    ggamma = None if x is None else sum_axes(gy * (x - mean), (0,)) * invstd
+    return NormGradients(gy * (gamma * invstd), ggamma, sum_axes(gy, (0,)))
+
+
+def _group_mean(x: Array) -> Array:
+    """The mean of x (N, S, G, D) over S and D, in float64 (N, 1, G, 1)."""
+    n, s, g, d = x.shape
+    rows = x.reshape(n, s, g * d).sum(axis=1, dtype=array_module(x).float64)  # down S first: runs of G*D are contiguous
+    return rows.reshape(n, 1, g, d).sum(axis=3, keepdims=True) / (s * d or 1)
+
+
+@kernel
+def group_norm(x: Array, gamma: Array, beta: Array, eps: float) -> Normalised:
+    """y = (x - mean) / sqrt(variance + eps) * gamma + beta for x (N, S, G, D) and gamma, beta (G, D).
+
+    Mean and variance run over the S positions and D channels of each group of each example: (N, 1, G, 1).
+    """
+    with quiet():
+        hi = _group_mean(x).astype(x.dtype)
+        y = x - hi
+        _, lo, _, invstd = finish_statistics(hi, _group_mean(y), _group_mean(y * y), eps)
+        y -= lo
+        y *= invstd
+        y *= gamma
+        y += beta
+    return Normalised(y, hi, lo, invstd)
+
+
+@kernel
+def group_norm_grad(gy: Array, x: Array, hi: Array, lo: Array, invstd: Array, gamma: Array) -> NormGradients:
+    """gx (N, S, G, D), ggamma and gbeta (G, D) of group_norm, whose hi, lo and invstd depend on x.
+
+    With h = gy * gamma and xhat = (x - hi - lo) * invstd, means as in the forward pass:
+    gx = invstd * (h - mean(h) - xhat * mean(h * xhat))
+    """
+    xhat = x - hi
+    xhat -= lo
+    xhat *= invstd
+    ggamma, gbeta = sum_axes(gy * xhat, (0, 1)), sum_axes(gy, (0, 1))
+    gx = gy * gamma
+    xhat *= _group_mean(gx * xhat).astype(x.dtype)
+    gx -= _group_mean(gx).astype(x.dtype)
+    gx -= xhat
+    gx *= invstd
+    return NormGradients(gx, ggamma, gbeta)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import Any
 
 import numpy as np
 
 from minires import Tensor, ops
-from minires.ops.norm import BatchNorm, BatchNormAddReLU, BatchNormEval
+from minires.ops.norm import BatchNorm, BatchNormAddReLU, BatchNormEval, GroupNorm
 from tests import reference
-from tests.ops.case import Arrays, Case
+from tests.ops.case import Arrays, Case, normal
 from tests.ops.mutant import Mutant, on_saved, replaced, zero
 
 MEAN, VARIANCE = np.linspace(-1, 1, 5), np.linspace(0.5, 2, 5)
@@ -52,6 +53,27 @@ def normalised(name: str, shape: tuple[int, ...], training: bool = True, add: bo
     )  # fmt: skip
 
 
+def by_layer(name: str, shape: tuple[int, ...], over: tuple[int, ...], weight: bool = True, bias: bool = True,
+             eps: float = 1e-5, batched: tuple[int, ...] = (0,)) -> Case:  # fmt: skip
+    shapes = (shape, *([over] * (weight + bias)))
+    return Case(
+        f"norm-layer-{name}", lambda x, *wb: ops.layer_norm(x, over, *wb, eps=eps),
+        lambda x, *wb: reference.layer_norm(x, over, *wb, eps=eps),
+        lambda t, x, *wb: t.nn.functional.layer_norm(x, over, *wb, eps=eps), normal(*shapes),
+        "norm", "norm norm_sum norm_sum", batched=batched,
+    )  # fmt: skip
+
+
+def by_group(name: str, shape: tuple[int, ...], groups: int, affine: bool = True, eps: float = 1e-5) -> Case:
+    axes = (0, len(shape) - 1, *range(1, len(shape) - 1))
+    return Case(
+        f"norm-group-{name}", lambda x, *wb: ops.group_norm(x, groups, *wb, eps=eps),
+        lambda x, *wb: reference.group_norm(x, groups, *wb, eps=eps),
+        lambda t, x, *wb: t.nn.functional.group_norm(x, groups, *wb, eps=eps),
+        normal(shape, *([shape[-1:]] * 2 if affine else [])), "norm", "norm norm_sum norm_sum", axes=(axes,), out=axes,
+    )  # fmt: skip
+
+
 CASES = [
     normalised("train", (2, 3, 4, 5)),
     normalised("train-one-image", (1, 3, 4, 5)),
@@ -66,6 +88,23 @@ CASES = [
     normalised("eval", (2, 3, 4, 5), training=False),
     normalised("eval-one-value", (1, 1, 1, 5), training=False),
     normalised("eval-add-relu", (2, 3, 2, 3), training=False, add=True, relu=True),
+    by_layer("matrix", (4, 6), (6,)),
+    by_layer("one-row", (1, 7), (7,)),
+    by_layer("vector", (8,), (8,), batched=()),
+    by_layer("sequence", (2, 3, 5), (5,)),
+    by_layer("two-axes", (3, 2, 4), (2, 4)),
+    by_layer("image", (2, 3, 4, 5), (3, 4, 5), eps=0.1),
+    by_layer("two-values", (3, 2), (2,), eps=0.1),
+    by_layer("weight-only", (4, 6), (6,), bias=False),
+    by_layer("plain", (4, 6), (6,), weight=False, bias=False),
+    by_group("image", (2, 3, 2, 6), 3),
+    by_group("one-image", (1, 3, 2, 6), 2),
+    by_group("one-group", (2, 3, 2, 4), 1),
+    by_group("instance", (2, 3, 4, 3), 3),
+    by_group("matrix", (4, 6), 2),
+    by_group("sequence", (2, 5, 4), 2, eps=0.1),
+    by_group("volume", (2, 2, 2, 2, 4), 2),
+    by_group("plain", (2, 3, 2, 6), 3, affine=False),
 ]
 
 
@@ -84,6 +123,23 @@ def batch_norm_grad(mean: bool = True, variance: bool = True, bias: int = 0, gam
     return replaced(0, gx)
 
 
+def group_norm_grad(mean: bool = True, variance: bool = True, bias: int = 0, gamma: bool = True, outside: bool = False,
+                    axes: tuple[int, ...] = (1, 3)) -> Any:  # fmt: skip
+    """Group norm's gx without a term, with means over M - bias or along wrong axes, or gamma as in batch norm."""
+
+    def gx(self: Any, gy: Any, right: Any) -> Any:
+        x, weight, hi, lo, s = self.saved
+        x, gy, weight = x.reshape(self.view), gy.reshape(self.view), weight.reshape(self.view[2:])
+        terms = math.prod(x.shape[axis] for axis in axes) - bias
+        xhat = (x - hi - lo) * s
+        h = gy if outside or not gamma else gy * weight
+        averages = [v.sum(axes, keepdims=True) / terms for v in (h, h * xhat)]
+        g = h - mean * averages[0] - variance * xhat * averages[1]
+        return (g * s * (weight if outside else 1)).reshape(right.shape)
+
+    return replaced(0, gx)
+
+
 MUTANTS = [
     Mutant("no-mean-term", BatchNorm, "norm-train", batch_norm_grad(mean=False)),
     Mutant("no-variance-term", BatchNorm, "norm-train", batch_norm_grad(variance=False)),
@@ -96,12 +152,28 @@ MUTANTS = [
     Mutant("lost-residual-branch", BatchNormAddReLU, "norm-train-add-relu", replaced(3, lambda self, gy, g: 0 * g)),
     Mutant("unmasked-residual", BatchNormAddReLU, "norm-train-add-relu", replaced(3, lambda self, gy, g: gy)),
     Mutant("unbiased", BatchNormAddReLU, "norm-train-add-relu", batch_norm_grad(bias=1)),
-    Mutant("no-gamma", BatchNormEval, "norm-eval", replaced(0, lambda self, gy, g: gy * self.saved[3])),
-    Mutant("uncentred", BatchNormEval, "norm-eval", on_saved(lambda x, gamma, mean, s: (x, gamma, 0 * mean, s))),
+    Mutant("no-gamma", BatchNormEval, "norm-eval", replaced(0, lambda self, gy, g: g / self.saved[1])),
+    Mutant("uncentred", BatchNormEval, "norm-eval", on_saved(lambda x, gamma, mean, v: (x, gamma, 0 * mean, v))),
+    Mutant("squared-eps", BatchNormEval, "norm-eval", on_saved(lambda x, gamma, mean, v: (x, gamma, mean, v + 1e-5))),
+    *(Mutant(mistake, GroupNorm, case, group_norm_grad(**settings)) for case, mistake, settings in (
+        ("norm-group-image", "no-mean-term", {"mean": False}),
+        ("norm-group-image", "no-variance-term", {"variance": False}),
+        ("norm-group-image", "gamma-outside", {"outside": True}),
+        ("norm-group-image", "unbiased", {"bias": 1}),
+        ("norm-group-image", "channels-alone", {"axes": (1,)}),
+        ("norm-group-image", "positions-alone", {"axes": (3,)}),
+        ("norm-group-image", "whole-batch", {"axes": (0, 1, 3)}),
+        ("norm-layer-two-axes", "all-rows", {"axes": (0, 1, 3)}),
+        ("norm-layer-two-axes", "no-gamma", {"gamma": False}),
+    )),
+    Mutant("unscaled-gamma", GroupNorm, "norm-layer-matrix", replaced(1, lambda self, gy, g: g / self.saved[4].mean())),
+    Mutant("no-beta", GroupNorm, "norm-layer-matrix", zero),
+    Mutant("beta-mean", GroupNorm, "norm-layer-matrix", replaced(2, lambda self, gy, g: g / len(gy))),
 ]  # fmt: skip
 
 SIMPLEST = {
     BatchNorm: "norm-train",
     BatchNormAddReLU: "norm-train-add-relu",
     BatchNormEval: "norm-eval",
+    GroupNorm: "norm-group-image",
 }
