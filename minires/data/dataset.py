@@ -40,7 +40,7 @@ class ImageDataset:
             raise DataError(f"labels run from {labels.min()} to {labels.max()}, but there are {len(classes)} classes")
         self.images, self.labels = images, labels.astype(np.int64)
         self.classes, self.transform = list(classes), transform
-        self.name = name or identity.name_of(self.images, self.labels) or "images of the user's"
+        self.name = name or identity.name_of(self.images, self.labels) or "unnamed images"
 
     @cached_property
     def fingerprint(self) -> str:

@@ -1,9 +1,11 @@
-"""A miniature CIFAR-10 folder in the standard layout, its pickles written by hand as Python 2 wrote the real ones."""
+"""Miniature CIFAR files in the standard layouts, pickles written by hand as Python 2 wrote the real ones."""
 
 from __future__ import annotations
 
+import io
 import struct
-from collections.abc import Sequence
+import tarfile
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,19 +36,89 @@ def array(shape: Sequence[int], raw: bytes, dtype: bytes = b"u1") -> bytes:
     return start + described + b"\x89" + string(raw) + b"tb"
 
 
-def pickled(data: bytes, labels: Sequence[int]) -> bytes:
+Labels = Sequence[int] | Mapping[str, Sequence[int]]  # class numbers, or several kinds of them by name
+
+
+def pickled(data: bytes, labels: Labels) -> bytes:
     """A whole batch file around the pickle of its data."""
     items = string(b"batch_label") + b"q\x01" + string(b"a miniature batch") + b"q\x02"
-    items += string(b"labels") + b"q\x03]q\x04(" + b"".join(map(integer, labels)) + b"e"
+    for kind, numbers in by_kind(labels).items():
+        items += string(kind.encode()) + b"](" + b"".join(map(integer, numbers)) + b"e"
     items += string(b"data") + b"q\x05" + data
     items += string(b"filenames") + b"q\x0b]q\x0c(" + b"".join(string(b"cat_%d.png" % i) for i in range(3)) + b"e"
     return b"\x80\x02}(" + items + b"u."
 
 
-def batch(images: np.ndarray, labels: Sequence[int]) -> bytes:
-    """The batch file of images (N, 32, 32, 3) and their labels."""
-    rows = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).reshape(len(images), -1)
+def by_kind(labels: Labels) -> Mapping[str, Sequence[int]]:
+    return labels if isinstance(labels, Mapping) else {"labels": labels}
+
+
+def planes(images: np.ndarray) -> np.ndarray:
+    """Images (N, 32, 32, 3) as rows: all reds, then all greens, then all blues."""
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2)).reshape(len(images), -1)
+
+
+def batch(images: np.ndarray, labels: Labels) -> bytes:
+    """The python form's file of images (N, 32, 32, 3) and their labels."""
+    rows = planes(images)
     return pickled(array(rows.shape, rows.tobytes()), labels)
+
+
+def records(images: np.ndarray, labels: Labels) -> bytes:
+    """The binary form's file of images (N, 32, 32, 3) and their labels."""
+    return np.column_stack([*by_kind(labels).values(), planes(images)]).astype(np.uint8).tobytes()
+
+
+FORMS = {  # folder, archive, files to train on, files to test with, what writes one
+    "CIFAR-10 python": (FOLDER, "cifar-10-python.tar.gz", TRAIN_FILES, ["test_batch"], batch),
+    "CIFAR-10 binary": (
+        "cifar-10-batches-bin", "cifar-10-binary.tar.gz", [f"{name}.bin" for name in TRAIN_FILES], ["test_batch.bin"],
+        records,
+    ),
+    "CIFAR-100 python": ("cifar-100-python", "cifar-100-python.tar.gz", ["train"], ["test"], batch),
+    "CIFAR-100 binary": ("cifar-100-binary", "cifar-100-binary.tar.gz", ["train.bin"], ["test.bin"], records),
+}  # fmt: skip
+
+
+def drawn(form: str, rng: np.random.Generator, count: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Random pixels; labels go round."""
+    images, number = rng.integers(0, 256, (count, 32, 32, 3), np.uint8), np.arange(count)
+    if form.startswith("CIFAR-10 "):
+        return images, {"labels": number % 10}
+    return images, {"coarse_labels": number * 7 % 20, "fine_labels": number * 3 % 100}
+
+
+def contents(form: str, images: np.ndarray, labels: Mapping[str, np.ndarray], train: int) -> dict[str, bytes]:
+    """The files of a form by their names, the first `train` images spread over those to train on."""
+    _, _, train_files, test_files, write = FORMS[form]
+    edges = [train // len(train_files) * i for i in range(len(train_files))] + [train, len(images)]
+    parts = zip(train_files + test_files, edges, edges[1:], strict=False)
+    return {
+        name: write(images[start:end], {kind: numbers[start:end].tolist() for kind, numbers in labels.items()})
+        for name, start, end in parts
+    }
+
+
+def put(form: str, root: Path, files: Mapping[str, bytes], packed: bool = False) -> Path:
+    """Write the files into their folder, or into their archive, under `root`."""
+    folder, archive = FORMS[form][:2]
+    if packed:
+        return tar(root / archive, [(f"{folder}/{name}", content) for name, content in files.items()])
+    (root / folder).mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (root / folder / name).write_bytes(content)
+    return root / folder
+
+
+def tar(path: Path, members: Iterable[tuple[str | tarfile.TarInfo, bytes]]) -> Path:
+    """A .tar.gz of these members."""
+    with tarfile.open(path, "w:gz", format=tarfile.GNU_FORMAT, compresslevel=1) as file:
+        for member, content in members:
+            info = tarfile.TarInfo(member) if isinstance(member, str) else member
+            if isinstance(member, str):
+                info.size = len(content)
+            file.addfile(info, io.BytesIO(content))
+    return path
 
 
 def write(root: Path, rng: np.random.Generator, train: int = 40, test: int = 20) -> tuple[np.ndarray, np.ndarray]:
@@ -54,11 +126,6 @@ def write(root: Path, rng: np.random.Generator, train: int = 40, test: int = 20)
 
     Labels go round from 0 to 9.
     """
-    images = rng.integers(0, 256, (train + test, 32, 32, 3), np.uint8)
-    labels = np.arange(train + test) % 10
-    folder = root / FOLDER
-    folder.mkdir(parents=True)
-    edges = [train // 5 * i for i in range(5)] + [train, train + test]
-    for name, start, end in zip(NAMES, edges, edges[1:], strict=False):
-        (folder / name).write_bytes(batch(images[start:end], labels[start:end].tolist()))
-    return images, labels
+    images, labels = drawn("CIFAR-10 python", rng, train + test)
+    put("CIFAR-10 python", root, contents("CIFAR-10 python", images, labels, train))
+    return images, labels["labels"]

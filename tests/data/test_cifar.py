@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minires.data import CIFAR10
-from minires.data.cifar import CLASSES
+from minires.data import CIFAR10, CIFAR100
+from minires.data.cifar import CLASSES, CLASSES_100, COARSE_CLASSES
 from minires.errors import DataError
 from tests.data import cifar_files
 
@@ -46,8 +46,79 @@ def test_reads_images_and_labels(tmp_path, rng, inside):
         np.testing.assert_array_equal(data_set.labels, labels[part])
 
 
+@pytest.mark.parametrize("where", ["folder", "in folder", "archive", "in archive"])
+@pytest.mark.parametrize("form", cifar_files.FORMS)
+def test_reads_every_form(tmp_path, rng, form, where):
+    images, labels = cifar_files.drawn(form, rng, 60)
+    packed = "archive" in where
+    place = cifar_files.put(form, tmp_path, cifar_files.contents(form, images, labels, 40), packed)
+    assert sorted(tmp_path.iterdir()) == [place]
+    root = place if where in ("folder", "archive") else tmp_path
+    for train, part in ((True, slice(40)), (False, slice(40, None))):
+        if "labels" in labels:
+            found = {"labels": CIFAR10(root, train)}
+        else:
+            found = {"fine_labels": CIFAR100(root, train), "coarse_labels": CIFAR100(root, train, coarse=True)}
+        for kind, data_set in found.items():
+            assert (data_set.images.dtype, data_set.labels.dtype) == (np.uint8, np.int64)
+            assert data_set.images.flags.c_contiguous
+            np.testing.assert_array_equal(data_set.images, images[part])
+            np.testing.assert_array_equal(data_set.labels, labels[kind][part])
+            assert len(data_set.classes) == {"labels": 10, "fine_labels": 100, "coarse_labels": 20}[kind]
+    assert sorted(tmp_path.iterdir()) == [place]  # nothing was unpacked
+
+
+def test_binary_is_preferred_where_it_is_complete(tmp_path, rng):
+    every = {}
+    for form in ("CIFAR-10 python", "CIFAR-10 binary"):
+        images, labels = cifar_files.drawn(form, rng, 6)
+        every[form] = images
+        cifar_files.put(form, tmp_path, cifar_files.contents(form, images, labels, 5))
+    binary = tmp_path / "cifar-10-batches-bin"
+    np.testing.assert_array_equal(CIFAR10(tmp_path).images, every["CIFAR-10 binary"][:5])
+    (binary / "data_batch_5.bin").unlink()
+    np.testing.assert_array_equal(CIFAR10(tmp_path).images, every["CIFAR-10 python"][:5])
+    with pytest.raises(DataError, match=r"incomplete: data_batch_5\.bin missing"):
+        CIFAR10(binary)
+
+
+def test_an_archive_of_another_name_is_refused(tmp_path, rng):
+    form = "CIFAR-10 binary"
+    files = cifar_files.contents(form, *cifar_files.drawn(form, rng, 6), 5)
+    path = cifar_files.put(form, tmp_path, files, packed=True)
+    with pytest.raises(DataError, match=r"not named cifar-100-binary\.tar\.gz or cifar-100-python\.tar\.gz"):
+        CIFAR100(path)
+    with pytest.raises(DataError, match=r"no CIFAR-100 in .*put cifar-100-python\.tar\.gz or cifar-100-binary"):
+        CIFAR100(tmp_path)
+
+
+@pytest.mark.parametrize("length", [0, 1, 3072, 3073 * 2 - 1])
+def test_binary_files_hold_whole_records(tmp_path, rng, length):
+    form = "CIFAR-10 binary"
+    files = cifar_files.contents(form, *cifar_files.drawn(form, rng, 7), 5)
+    files["test_batch.bin"] = files["test_batch.bin"][:length]
+    cifar_files.put(form, tmp_path, files)
+    with pytest.raises(DataError, match=rf"test_batch\.bin is damaged.*: {length:,} bytes are no whole number .* 3073"):
+        CIFAR10(tmp_path, train=False)
+
+
+@pytest.mark.parametrize(("place", "kind", "limit"), [(0, "coarse_labels", 20), (1, "fine_labels", 100)])
+def test_binary_labels_out_of_range(tmp_path, rng, place, kind, limit):
+    form = "CIFAR-100 binary"
+    files = cifar_files.contents(form, *cifar_files.drawn(form, rng, 7), 5)
+    content = bytearray(files["test.bin"])
+    content[place] = limit
+    cifar_files.put(form, tmp_path, {**files, "test.bin": bytes(content)})
+    for coarse in (False, True):
+        with pytest.raises(DataError, match=rf"test\.bin is damaged: it has {kind} from .* not 0 to {limit - 1}"):
+            CIFAR100(tmp_path, train=False, coarse=coarse)
+
+
 def test_class_names():
     assert " ".join(CLASSES) == "airplane automobile bird cat deer dog frog horse ship truck"
+    for names, count in ((CLASSES_100, 100), (COARSE_CLASSES, 20)):
+        assert len(names) == count
+        assert names == sorted(set(names))
 
 
 def test_one_image_is_red_green_blue(root):
