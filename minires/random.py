@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -33,7 +33,7 @@ def set_rng_state(state: dict[str, Any]) -> None:
     global _default
     bits = np.random.PCG64()
     try:
-        bits.state = state
+        bits.state = cast(Any, state)
     except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise ArgumentError(f"set_rng_state: not a state from get_rng_state: {error}") from None
     _default = np.random.Generator(bits)

@@ -58,7 +58,7 @@ def operands(op: str, a: Any, b: Any, to_float: bool = False) -> tuple[Any, Any]
             break
     floating = bool(found) and kinds == "f"
     if not found or (not floating and (to_float or any(isinstance(v, float) for v in (a, b)))):
-        dtype = np.dtype(np.float32)
+        dtype: Any = np.dtype(np.float32)
     else:  # as in PyTorch, one without dimensions does not widen one of its kind that has some
         dtype = np.result_type(*(v.dtype for v in [v for v in found if v.ndim] or found))
     a, b = (cast(v, dtype) if is_tensor(v) else v for v in (a, b))

