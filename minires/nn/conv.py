@@ -8,17 +8,63 @@ from typing import Any
 import numpy as np
 
 from .. import ops
-from ..ops.checks import Pair, pair
+from ..errors import ArgumentError
+from ..ops.checks import Padding, Pair, paddings, pair
 from ..tensor import Tensor
 from . import init
 from .module import Module, Parameter
 from .settings import check_positive, settings, uniform_bias
 
 
-class Conv2d(Module):
+class _Convolution(Module):
+    """What Conv2d and ConvTranspose2d share. `weight_channels` are the channels on either side, groups not counted."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        weight_channels: tuple[int, int],
+        kernel_size: Pair,
+        stride: Pair,
+        padding: Padding,
+        dilation: Pair,
+        groups: int,
+        bias: bool,
+        generator: np.random.Generator | None,
+    ) -> None:
+        super().__init__()
+        layer = type(self).__name__
+        check_positive(layer, in_channels=in_channels, out_channels=out_channels, groups=groups)
+        if in_channels % groups or out_channels % groups:
+            raise ArgumentError(
+                f"{layer}: {groups} groups cannot share {in_channels} input and {out_channels} output channels evenly"
+            )
+        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
+        self.kernel_size = pair(layer, "kernel_size", kernel_size, 1)
+        self.stride, self.dilation = pair(layer, "stride", stride, 1), pair(layer, "dilation", dilation, 1)
+        paddings(layer, padding)
+        self.padding: Any = pair(layer, "padding", padding, 0) if isinstance(padding, (int, np.integer)) else padding
+        shape = (*self.kernel_size, weight_channels[0] // groups, weight_channels[1])
+        self.weight = Parameter(np.empty(shape, np.float32), layout="HWIO")
+        init.kaiming_uniform_(self.weight, a=math.sqrt(5), generator=generator)
+        self.bias = uniform_bias(out_channels, self.weight, generator) if bias else None
+
+    def extra_repr(self) -> str:
+        shown: dict[str, Any] = {"kernel_size": self.kernel_size, "stride": self.stride, "padding": self.padding}
+        if self.dilation != (1, 1):
+            shown["dilation"] = self.dilation
+        if getattr(self, "output_padding", (0, 0)) != (0, 0):
+            shown["output_padding"] = self.output_padding
+        if self.groups != 1:
+            shown["groups"] = self.groups
+        return f"{self.in_channels}, {self.out_channels}, {settings(**shown, bias=self.bias is not None)}"
+
+
+class Conv2d(_Convolution):
     """Cross-correlation of images (N, H, W, in_channels): (N, OH, OW, out_channels).
 
-    weight (KH, KW, in_channels, out_channels) and bias (out_channels,) start as in PyTorch: uniform within
+    `padding` is an int, two, ((top, bottom), (left, right)), "valid" or, as in TensorFlow, "same". weight
+    (KH, KW, in_channels/groups, out_channels) and bias (out_channels,) start as in PyTorch: uniform within
     1/sqrt(fan_in).
     """
 
@@ -28,26 +74,48 @@ class Conv2d(Module):
         out_channels: int,
         kernel_size: Pair,
         stride: Pair = 1,
-        padding: Pair = 0,
-        *,
+        padding: Padding = 0,
+        dilation: Pair = 1,
+        groups: int = 1,
         bias: bool = True,
+        *,
         generator: np.random.Generator | None = None,
     ) -> None:
-        super().__init__()
-        check_positive("Conv2d", in_channels=in_channels, out_channels=out_channels)
-        self.in_channels, self.out_channels = in_channels, out_channels
-        self.kernel_size = pair("Conv2d", "kernel_size", kernel_size, 1)
-        self.stride, self.padding = pair("Conv2d", "stride", stride, 1), pair("Conv2d", "padding", padding, 0)
-        shape = (*self.kernel_size, in_channels, out_channels)
-        self.weight = Parameter(np.empty(shape, np.float32), layout="HWIO")
-        init.kaiming_uniform_(self.weight, a=math.sqrt(5), generator=generator)
-        self.bias = uniform_bias(out_channels, self.weight, generator) if bias else None
+        channels = in_channels, out_channels
+        super().__init__(*channels, channels, kernel_size, stride, padding, dilation, groups, bias, generator)
 
     def forward(self, x: Any) -> Tensor:
-        return ops.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+        return ops.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
-    def extra_repr(self) -> str:
-        shown = settings(
-            kernel_size=self.kernel_size, stride=self.stride, padding=self.padding, bias=self.bias is not None
+
+class ConvTranspose2d(_Convolution):
+    """The adjoint of Conv2d: images (N, H, W, in_channels) to (N, OH, OW, out_channels), larger where stride > 1.
+
+    weight (KH, KW, out_channels/groups, in_channels) is that of the Conv2d whose adjoint this is. It and bias start as
+    in PyTorch, whose fan_in counts KH*KW*out_channels/groups.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Pair,
+        stride: Pair = 1,
+        padding: Pair = 0,
+        output_padding: Pair = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: Pair = 1,
+        *,
+        generator: np.random.Generator | None = None,
+    ) -> None:
+        adjoints = out_channels, in_channels
+        super().__init__(
+            in_channels, out_channels, adjoints, kernel_size, stride, padding, dilation, groups, bias, generator
         )
-        return f"{self.in_channels}, {self.out_channels}, {shown}"
+        self.output_padding = pair("ConvTranspose2d", "output_padding", output_padding, 0)
+
+    def forward(self, x: Any) -> Tensor:
+        return ops.conv_transpose2d(
+            x, self.weight, self.bias, self.stride, self.padding, self.output_padding, self.groups, self.dilation
+        )

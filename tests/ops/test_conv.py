@@ -65,7 +65,11 @@ REFUSED: dict[str, tuple[Any, type[MiniresError], str]] = {
     ),
     "stride-float": (lambda: ops.conv2d(X, W, stride=1.5), ArgumentError, r"conv2d: stride .* not 1\.5"),
     "padding": (lambda: ops.conv2d(X, W, padding=-1), ArgumentError, r"conv2d: padding must be .* at least 0, not -1"),
-    "padding-name": (lambda: ops.conv2d(X, W, padding="same"), ArgumentError, r"conv2d: padding .* not 'same'"),
+    "padding-name": (
+        lambda: ops.conv2d(X, W, padding="full"),
+        ArgumentError,
+        r"conv2d: padding must be 'same', 'valid' or ints, not 'full'",
+    ),
 }
 
 

@@ -75,7 +75,7 @@ BOTH: dict[str, tuple[Any, type[MiniresError], str]] = {
     "matrix": (lambda op: op(X[0, 0], 2), ShapeError, r"pool2d: input must be \(N, H, W, C\), but has shape \(5, 3\)$"),
     "one-image": (lambda op: op(X[0], 2), ShapeError, r"pool2d: .*a single image is x\.reshape\(1, \*x\.shape\)"),
     "window": (lambda op: op(X, 7), ShapeError, r"pool2d: a window of 7x7 does not fit into the padded input of 6x5"),
-    "padding": (lambda op: op(X, 2, 2, 2), ArgumentError, r"pool2d: padding \(2, 2\) is more than half of the window"),
+    "padding": (lambda op: op(X, 2, 2, 2), ArgumentError, r"pool2d: padding 2 is more than half of the window"),
     "kernel": (lambda op: op(X, 0), ArgumentError, r"pool2d: kernel_size must be .* at least 1, not 0"),
     "stride": (lambda op: op(X, 2, 0), ArgumentError, r"pool2d: stride must be .* at least 1, not 0"),
 }
@@ -83,10 +83,10 @@ REFUSED: dict[str, tuple[Any, type[MiniresError], str]] = {
     "avg-integers": (lambda: ops.avg_pool2d(INTEGERS, 2), DTypeError, r"avg_pool2d: input must be .*int64"),
     "global-integers": (lambda: ops.adaptive_avg_pool2d(INTEGERS, 1), DTypeError, r"adaptive_avg_pool2d: input must"),
     "global-shape": (lambda: ops.adaptive_avg_pool2d(X[0], 1), ShapeError, r"adaptive_avg_pool2d: input must be"),
-    "global-size": (
-        lambda: ops.adaptive_avg_pool2d(X, 2),
+    "adaptive-size": (
+        lambda: ops.adaptive_avg_pool2d(X, (2, 3, 1)),
         ArgumentError,
-        r"output_size must be 1, not 2; use avg_pool2d",
+        r"adaptive_avg_pool2d: output_size must be one int or two, of at least 1, not \[2, 3, 1\]",
     ),
 }
 

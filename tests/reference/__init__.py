@@ -5,6 +5,7 @@ Sums are exact (`math.fsum`) and rounded once. Nothing of minires is used.
 
 from tests.reference.conv import col2im as col2im
 from tests.reference.conv import conv2d as conv2d
+from tests.reference.conv import conv_transpose2d as conv_transpose2d
 from tests.reference.conv import im2col as im2col
 from tests.reference.conv import output_size as output_size
 from tests.reference.conv import windows as windows
@@ -30,6 +31,8 @@ from tests.reference.norm import layer_norm as layer_norm
 from tests.reference.norm import moments as moments
 from tests.reference.optim import adamw as adamw
 from tests.reference.optim import sgd as sgd
+from tests.reference.pool import adaptive_avg_pool2d as adaptive_avg_pool2d
+from tests.reference.pool import adaptive_max_pool2d as adaptive_max_pool2d
 from tests.reference.pool import avg_pool2d as avg_pool2d
 from tests.reference.pool import max_pool2d as max_pool2d
 from tests.reference.pool import pool as pool

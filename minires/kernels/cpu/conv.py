@@ -8,11 +8,25 @@ import numpy as np
 
 from ...device import Array
 from ..dispatch import Accepts, variant
-from ..portable.conv import ConvGeometry, col2im, conv2d, conv2d_grad_input, conv2d_grad_weight, im2col
+from ..portable.conv import (
+    ConvGeometry,
+    by_group,
+    col2im,
+    conv2d,
+    conv2d_grad_input,
+    conv2d_grad_weight,
+    depthwise,
+    depthwise_grad_input,
+    depthwise_grad_weight,
+    im2col,
+    is_depthwise,
+    side_by_side,
+)
 
 # The columns of a whole batch are up to KH*KW times as large as its images: 300 MB for one layer of ResNet-18 at
 # batch 128. Blocks of about this many bytes use memory that the allocator hands back warm, and still give
-# the matrix product enough rows.
+# the matrix product enough rows. (Depthwise, the same blocks have images of about 1 MB, which stay in the cache from
+# one place of the window to the next.)
 COLUMN_BYTES = 8 << 20
 
 ON_CPU = Accepts("cpu", contiguous=False)
@@ -25,9 +39,9 @@ def blocks(images: int, bytes_per_image: int) -> Iterator[slice]:
         yield slice(start, start + step)
 
 
-def _column_bytes(w_shape: tuple[int, ...], pixels: int, x: Array) -> int:
+def _column_bytes(w_shape: tuple[int, ...], pixels: int, geometry: ConvGeometry, x: Array) -> int:
     kh, kw, c, _ = w_shape
-    return pixels * kh * kw * c * x.itemsize
+    return pixels * kh * kw * c * geometry.groups * x.itemsize
 
 
 @variant(conv2d, ON_CPU)
@@ -36,9 +50,13 @@ def conv2d_blocked(x: Array, w: Array, geometry: ConvGeometry) -> Array:
     kh, kw, c, o = w.shape
     oh, ow = geometry.output_size(x.shape[1:3], (kh, kw))
     y = np.empty((len(x), oh, ow, o), dtype=x.dtype)
-    w2 = w.reshape(kh * kw * c, o)
-    for block in blocks(len(x), _column_bytes(w.shape, oh * ow, x)):
-        np.matmul(im2col(x[block], (kh, kw), geometry), w2, out=y[block].reshape(-1, o))
+    w2 = by_group(w.reshape(kh * kw * c, o), geometry.groups)
+    for block in blocks(len(x), _column_bytes(w.shape, oh * ow, geometry, x)):
+        if is_depthwise(w.shape, geometry):
+            y[block] = depthwise(x[block], w, geometry)
+        else:
+            y2 = by_group(y[block].reshape(-1, o), geometry.groups)
+            np.matmul(im2col(x[block], (kh, kw), geometry), w2, out=y2)
     return y
 
 
@@ -47,10 +65,13 @@ def conv2d_grad_input_blocked(gy: Array, w: Array, shape: tuple[int, ...], geome
     """Product and col2im, block by block."""
     kh, kw, c, o = w.shape
     gx = np.empty(shape, dtype=gy.dtype)
-    w2t = w.reshape(kh * kw * c, o).T
-    for block in blocks(len(gy), _column_bytes(w.shape, gy.shape[1] * gy.shape[2], gy)):
-        gcols = gy[block].reshape(-1, o) @ w2t
-        gx[block] = col2im(gcols, gx[block].shape, (kh, kw), geometry)
+    w2t = by_group(w.reshape(kh * kw * c, o), geometry.groups).swapaxes(-1, -2)
+    for block in blocks(len(gy), _column_bytes(w.shape, gy.shape[1] * gy.shape[2], geometry, gy)):
+        if is_depthwise(w.shape, geometry):
+            gx[block] = depthwise_grad_input(gy[block], w, gx[block].shape, geometry)
+        else:
+            gcols = by_group(gy[block].reshape(-1, o), geometry.groups) @ w2t
+            gx[block] = col2im(gcols, gx[block].shape, (kh, kw), geometry)
     return gx
 
 
@@ -58,8 +79,11 @@ def conv2d_grad_input_blocked(gy: Array, w: Array, shape: tuple[int, ...], geome
 def conv2d_grad_weight_blocked(gy: Array, x: Array, shape: tuple[int, ...], geometry: ConvGeometry) -> Array:
     """The blocks' products are summed, in the order of the images."""
     kh, kw, c, o = shape
-    gw = np.zeros(shape, dtype=gy.dtype)
-    gw2 = gw.reshape(kh * kw * c, o)
-    for block in blocks(len(x), _column_bytes(shape, gy.shape[1] * gy.shape[2], x)):
-        gw2 += im2col(x[block], (kh, kw), geometry).T @ gy[block].reshape(-1, o)
-    return gw
+    gw2 = np.zeros((kh * kw * c, o), dtype=gy.dtype)
+    for block in blocks(len(x), _column_bytes(shape, gy.shape[1] * gy.shape[2], geometry, x)):
+        if is_depthwise(shape, geometry):
+            gw2 += depthwise_grad_weight(gy[block], x[block], shape, geometry).reshape(gw2.shape)
+        else:
+            cols_t = im2col(x[block], (kh, kw), geometry).swapaxes(-1, -2)
+            gw2 += side_by_side(cols_t @ by_group(gy[block].reshape(-1, o), geometry.groups), geometry.groups)
+    return gw2.reshape(shape)
