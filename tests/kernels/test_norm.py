@@ -1,4 +1,4 @@
-"""Batch norm in blocks of rows, at drawn shapes."""
+"""Batch norm in blocks of rows, group norm as batch norm, at drawn shapes."""
 
 from __future__ import annotations
 
@@ -59,3 +59,53 @@ def test_statistics_are_exact_in_float32(shape: tuple[int, int], mean: float) ->
         np.testing.assert_allclose(hi.astype(np.float64) + lo, means, rtol=1e-13, atol=2e-7)
         np.testing.assert_allclose(variance, variances, rtol=1e-6, atol=1e-12)
         np.testing.assert_allclose(invstd, 1 / np.sqrt(variances + 1e-2), rtol=1e-6)
+
+
+views = st.tuples(*(st.integers(1, 4) for _ in range(4)))
+
+
+@given(view=views, mean=st.sampled_from([0.0, 3.0, -1e3]))
+def test_a_group_of_an_example_is_a_column_of_batch_norm(view: tuple[int, int, int, int], mean: float) -> None:
+    """x (N, S, G, D) as (S*D, N*G), normalised by batch norm without weights, then scaled and shifted."""
+    n, s, g, d = view
+    rng = np.random.default_rng(0)
+    x, gy, (gamma, beta) = mean + rng.standard_normal(view), rng.standard_normal(view), rng.standard_normal((2, g, d))
+
+    def columns(a: np.ndarray) -> np.ndarray:
+        return a.transpose(1, 3, 0, 2).reshape(s * d, n * g)
+
+    hi, lo, _, invstd = kernels.batch_norm_statistics(columns(x), 1e-2)
+    one = np.ones(n * g)
+    xhat = kernels.batch_norm_apply(columns(x), hi, lo, invstd, one, 0 * one, None, False)
+    y, *statistics = kernels.group_norm(x, gamma, beta, 1e-2)
+    # 1e-10: the residual mean and variance of one value, about 1e-13 at a mean of 1e3, times invstd
+    np.testing.assert_allclose(columns((y - beta) / gamma), xhat, rtol=1e-10, atol=1e-10)
+    assert all(a.shape == (n, 1, g, 1) for a in statistics)
+    gx, ggamma, gbeta = kernels.group_norm_grad(gy, x, *statistics, gamma)
+    want = kernels.batch_norm_grad(columns(gy * gamma), columns(x), hi, lo, invstd, one)
+    np.testing.assert_allclose(columns(gx), want.x, rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(ggamma, (gy * (y - beta) / gamma).sum((0, 1)), rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(gbeta, gy.sum((0, 1)), rtol=1e-12, atol=1e-12)
+
+
+def test_gradients_of_float16_stay_in_float32() -> None:
+    """Their owner rounds each to the type of what it is the gradient of."""
+    x, one = np.ones((2, 3), np.float16), np.ones(3, np.float32)
+    statistics = kernels.batch_norm_statistics(x, 1e-5)
+    assert {a.dtype for a in statistics} == {np.dtype(np.float32)}
+    for gradients in (
+        kernels.batch_norm_grad(x, x, statistics.hi, statistics.lo, statistics.invstd, one),
+        kernels.batch_norm_eval_grad(x, x, one, one, one, 1e-5),
+        kernels.group_norm_grad(
+            x[:, None, None], x[:, None, None], *(np.zeros((2, 1, 1, 1), "f") for _ in range(3)), one[None]
+        ),
+    ):
+        assert {a.dtype for a in gradients if a is not None} == {np.dtype(np.float32)}
+
+
+def test_evaluation_without_input_has_no_gradient_of_the_weight() -> None:
+    gy, one = np.ones((2, 3)), np.ones(3)
+    gx, ggamma, gbeta = kernels.batch_norm_eval_grad(gy, None, one, one, one, 0.0)
+    assert ggamma is None
+    np.testing.assert_array_equal(gx, gy)
+    np.testing.assert_array_equal(gbeta, 2 * one)
