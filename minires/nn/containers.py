@@ -81,5 +81,5 @@ class ModuleList(Container):
         """Put a module before number `index`; those from there on get the next number."""
         modules = list(self)
         modules.insert(index, module)
-        self._modules.clear()
-        self.extend(modules)
+        self.append(module)  # refuses what is none; then all get their places
+        self._modules.update(zip(self._modules, modules, strict=True))

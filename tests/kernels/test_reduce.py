@@ -1,7 +1,8 @@
-"""Sums: over any axes, over many terms, and as the adjoint of broadcasting."""
+"""Sums, means and variances: over any axes, over many terms, and as adjoints of broadcasting and of taking rows."""
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minires.kernels import sum_axes, sum_to_shape
-from minires.kernels.portable.reduce import RUN, column_sum
+from minires.kernels import (
+    logsumexp,
+    mean_axes,
+    std_axes,
+    std_axes_grad,
+    sum_axes,
+    sum_rows_at,
+    sum_to_shape,
+    var_axes,
+    var_axes_grad,
+)
+from minires.kernels.portable.reduce import RUN, centred, column_sum
 
 axes_of_four = st.lists(st.integers(0, 3), max_size=4, unique=True).map(tuple)
 
@@ -53,3 +64,64 @@ def test_sum_to_shape_is_the_adjoint_of_broadcasting(sizes: list[tuple[int, bool
     got = sum_to_shape(gy, shape)
     assert got.shape == shape
     assert np.vdot(np.broadcast_to(x, full), gy) == pytest.approx(np.vdot(x, got), rel=1e-12, abs=1e-12)
+
+
+@given(axes=axes_of_four, keepdims=st.booleans(), shape=st.tuples(*[st.integers(0, 4)] * 4))
+def test_moments_over_any_axes(axes: tuple[int, ...], keepdims: bool, shape: tuple[int, ...]) -> None:
+    x = np.random.default_rng(0).standard_normal(shape)
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # NumPy's, for the mean of nothing
+        want = [f(x, axis=axes, keepdims=keepdims) for f in (np.mean, np.var, np.std)]
+    got = [mean_axes(x, axes, keepdims), var_axes(x, axes, 0, keepdims), std_axes(x, axes, 0, keepdims)]
+    for g, w in zip(got, want, strict=True):
+        assert (g.shape, g.dtype) == (w.shape, x.dtype)
+        np.testing.assert_allclose(g, w, rtol=1e-13, atol=1e-15)
+
+
+@given(axes=axes_of_four, keepdims=st.booleans(), shape=st.tuples(*[st.integers(1, 4)] * 4))
+def test_logsumexp_over_any_axes(axes: tuple[int, ...], keepdims: bool, shape: tuple[int, ...]) -> None:
+    x = np.random.default_rng(0).standard_normal(shape)
+    got, want = logsumexp(x, axes, keepdims), np.log(np.exp(x).sum(axis=axes, keepdims=keepdims))
+    assert got.shape == want.shape
+    np.testing.assert_allclose(got, want, rtol=1e-13, atol=1e-14)
+
+
+@given(mean=st.floats(-1e6, 1e6, width=32), shape=st.tuples(st.integers(2, 70), st.integers(1, 5)))
+def test_variance_is_exact_in_float32(mean: float, shape: tuple[int, int]) -> None:
+    x = (mean + np.random.default_rng(0).standard_normal(shape)).astype(np.float32)
+    exact = x.astype(np.longdouble)
+    want = np.square(exact - exact.mean(0)).sum(0) / (shape[0] - 1)
+    np.testing.assert_allclose(var_axes(x, (0,), 1), want.astype(np.float64), rtol=5e-7, atol=1e-12)
+    np.testing.assert_allclose(std_axes(x, (0,), 1), np.sqrt(want).astype(np.float64), rtol=5e-7, atol=1e-6)
+
+
+def test_what_rounding_took_from_the_mean_is_subtracted_too() -> None:
+    """Near 1e6 the floats are 1/16 apart: the mean of these two, 1e6 + 1/32, is none of them."""
+    x = np.array([1e6, 1e6 + 0.0625], np.float32)
+    np.testing.assert_array_equal(centred(x, (0,)), np.float32([-0.03125, 0.03125]))
+    assert var_axes(x, (0,), 1) == np.float32(0.0625**2 / 2)
+    np.testing.assert_array_equal(var_axes_grad(np.float32(1), x, (0,), 1), np.float32([-0.0625, 0.0625]))
+    np.testing.assert_allclose(std_axes_grad(np.float32(1), x, (0,), 1), np.sqrt([0.5, 0.5]) * [-1, 1], rtol=1e-7)
+
+
+@given(st.integers(0, 5), st.lists(st.integers(0, 4), max_size=12), st.integers(0, 3))
+def test_sum_rows_at_is_the_adjoint_of_taking_rows(rows: int, drawn: list[int], columns: int) -> None:
+    places = np.array([place for place in drawn if place < rows], dtype=np.int64)
+    rng = np.random.default_rng(0)
+    x, gy = rng.standard_normal((rows, columns)), rng.standard_normal((len(places), columns))
+    got = sum_rows_at(gy, places, rows)
+    assert got.shape == x.shape
+    assert np.vdot(x[places], gy) == pytest.approx(np.vdot(x, got), rel=1e-12, abs=1e-12)
+    want = np.zeros_like(x)
+    for place, row in zip(places, gy, strict=True):
+        want[place] += row
+    np.testing.assert_allclose(got, want, rtol=1e-13, atol=1e-15)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_many_rows_at_one_place(rng: np.random.Generator, dtype: Any) -> None:
+    gy = (rng.random((131072, 2)) / 4).astype(dtype)
+    got = sum_rows_at(gy, np.ones(len(gy), np.int64), 3)
+    want = np.stack([[0, 0], gy.sum(0, dtype=np.float64), [0, 0]])
+    assert got.dtype == dtype
+    np.testing.assert_allclose(got.astype(np.float64), want, rtol=5e-7 if dtype == np.float32 else 1e-3)
