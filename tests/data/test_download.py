@@ -236,6 +236,34 @@ def test_who_comes_second_waits(server, tmp_path):
     assert paths[0].read_bytes() == CONTENT
 
 
+@pytest.mark.skipif(module.fcntl is None, reason="Windows has no locks")
+def test_who_waited_for_a_download_that_failed_makes_its_own(server, tmp_path, monkeypatch):
+    """The part that it waited for is removed by then."""
+    server.stall.set()
+    server.breaks = [199_999]
+    flock, waiting = module.fcntl.flock, threading.Semaphore(0)
+    monkeypatch.setattr(module.fcntl, "flock", lambda *given: (waiting.release(), flock(*given)))
+    failures: list[DataError] = []
+
+    def fail() -> None:
+        try:
+            download(server.file("bad"), tmp_path)
+        except DataError as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=fail), threading.Thread(target=lambda: download(server.file(), tmp_path))]
+    threads[0].start()
+    assert server.stalled.wait(20)
+    threads[1].start()
+    assert all(waiting.acquire(timeout=20) for _ in threads)
+    server.go_on.set()
+    for thread in threads:
+        thread.join(20)
+    assert len(failures) == 1
+    assert names(tmp_path) == ["data.bin"]
+    assert (tmp_path / "data.bin").read_bytes() == CONTENT
+
+
 FETCH = "import sys; from minires.data.download import *; download(File(*eval(sys.argv[1])), sys.argv[2])"
 
 
