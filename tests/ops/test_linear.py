@@ -1,4 +1,4 @@
-"""Matrix products: exact bias gradients, bad input."""
+"""Matrix products: exact sums, integers, nothing to multiply, bad input."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from minires import Tensor, ops
 from minires.errors import DTypeError, MiniresError, ShapeError
+from tests.oracle import torch
 
 
 def test_bias_gradient_is_exact_over_many_rows(rng: np.random.Generator) -> None:
@@ -21,6 +22,44 @@ def test_bias_gradient_is_exact_over_many_rows(rng: np.random.Generator) -> None
 def test_linear_is_matmul_and_add(rng: np.random.Generator) -> None:
     x, w, b = (rng.standard_normal(s) for s in ((4, 3), (5, 3), (5,)))
     np.testing.assert_allclose(ops.linear(x, w, b).data, (Tensor(x) @ Tensor(w).T + Tensor(b)).data, rtol=1e-13)
+
+
+@pytest.mark.parametrize(
+    "shapes", [((2, 0), (0, 3)), ((0, 2), (2, 3)), ((5, 0, 2), (2, 3)), ((2, 2, 0), (0,)), ((0,), (0,))]
+)
+def test_products_of_nothing(shapes: tuple[tuple[int, ...], ...]) -> None:
+    """An empty sum is 0."""
+    ours = [Tensor(np.ones(shape), requires_grad=True) for shape in shapes]
+    theirs = [torch.ones(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    y, their_y = ops.matmul(*ours), torch.matmul(*theirs)
+    y.sum().backward()
+    their_y.sum().backward()
+    for got, want in zip([y, *(t.grad for t in ours)], [their_y, *(t.grad for t in theirs)], strict=True):
+        np.testing.assert_array_equal(got.data, want.detach().numpy())
+
+
+def test_a_layer_without_inputs_gives_its_bias() -> None:
+    w, b = (Tensor(np.ones(shape), requires_grad=True) for shape in ((3, 0), (3,)))
+    y = ops.linear(np.ones((2, 0)), w, b)
+    y.sum().backward()
+    assert (y.tolist(), w.grad.shape, b.grad.tolist()) == ([[1] * 3] * 2, (3, 0), [2] * 3)
+
+
+def test_integers_multiply_and_carry_no_gradient() -> None:
+    y = Tensor([[1, 2], [3, 4]]) @ Tensor([5, 6])
+    assert (y.dtype, y.tolist(), y.requires_grad) == (np.int64, [17, 39], False)
+
+
+def test_halves_are_summed_in_float32() -> None:
+    """4,096 products of 1: in float16 their sum would stop at 2,048."""
+    x, w, b = (Tensor(np.ones(shape, np.float16), requires_grad=True) for shape in ((4096, 1), (1, 1), (1,)))
+    y = ops.linear(x.T, x.T, b)
+    assert (y.dtype, y.item()) == (np.float16, 4096)  # 4,097 is none of float16's numbers
+    ops.linear(x, w, b).backward(np.ones((4096, 1), np.float16))
+    assert (w.grad.item(), b.grad.item()) == (4096, 4096)
+    (x * w).sum().backward()
+    (Tensor(np.ones((4096, 1, 1), np.float16)) @ w).sum().backward()
+    assert w.grad.item() == 3 * 4096
 
 
 def ones(*shape: int, dtype: Any = np.float32) -> Tensor:
@@ -49,6 +88,10 @@ DTYPES = {
     "linear-mixed": (
         lambda: ops.linear(ones(2, 3), ones(5, 3, dtype=np.float64)),
         r"linear: one dtype expected.*float64",
+    ),
+    "matmul-integers": (
+        lambda: ones(2, 3, dtype=np.int64) @ ones(3, 2),
+        r"matmul: input must be .*int64.*to\('float32",
     ),
     "matmul-mixed": (lambda: ones(2, 3) @ ones(3, 2, dtype=np.float64), r"matmul: one dtype expected.*float64"),
 }

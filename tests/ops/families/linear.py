@@ -33,6 +33,10 @@ CASES = [
     product_of("repeated", (2, 4, 3), (3, 5)),
     product_of("repeated-left", (4, 3), (2, 3, 5), batched=(1,)),
     product_of("broadcast", (2, 1, 4, 3), (3, 3, 2)),
+    product_of("broadcast-both", (2, 1, 2, 3), (1, 3, 3, 2)),
+    product_of("row-by-batch", (3,), (2, 3, 5), batched=(1,)),
+    product_of("batch-by-column", (2, 4, 3), (3,)),
+    product_of("batch-of-one", (1, 4, 3), (2, 3, 5), batched=(1,)),
     affine("bias", (4, 3), (5, 3), (5,)),
     affine("no-bias", (4, 3), (5, 3)),
     affine("one-row", (1, 3), (5, 3), (5,)),
@@ -46,6 +50,8 @@ MUTANTS = [
     Mutant("transposed", MatMul, "linear-matmul-square", replaced(1, lambda self, gy, g: g.T.copy())),
     Mutant("lost-batch-sum", MatMul, "linear-matmul-repeated", replaced(
         1, lambda self, gy, g: self.saved[0][0].T @ gy[0])),
+    Mutant("one-of-the-batch", MatMul, "linear-matmul-batch-of-one", replaced(
+        0, lambda self, gy, g: gy[:1] @ self.saved[1][:1].swapaxes(-1, -2))),
     Mutant("no-bias", Linear, "linear-linear-bias", zero),
     Mutant("mean-bias", Linear, "linear-linear-bias", replaced(2, lambda self, gy, g: g / len(gy))),
     Mutant("lost-rows", Linear, "linear-linear-sequence", replaced(1, lambda self, gy, g: gy[0].T @ self.saved[0][0])),
