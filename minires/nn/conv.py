@@ -13,11 +13,13 @@ from ..ops.checks import Padding, Pair, paddings, pair
 from ..tensor import Tensor
 from . import init
 from .module import Module, Parameter
-from .settings import check_positive, settings, uniform_bias
+from .settings import check_positive, other_than, settings, uniform_bias
 
 
 class _Convolution(Module):
     """What Conv2d and ConvTranspose2d share. `weight_channels` are the channels on either side, groups not counted."""
+
+    output_padding = 0, 0
 
     def __init__(
         self,
@@ -50,14 +52,16 @@ class _Convolution(Module):
         self.bias = uniform_bias(out_channels, self.weight, generator) if bias else None
 
     def extra_repr(self) -> str:
-        shown: dict[str, Any] = {"kernel_size": self.kernel_size, "stride": self.stride, "padding": self.padding}
-        if self.dilation != (1, 1):
-            shown["dilation"] = self.dilation
-        if getattr(self, "output_padding", (0, 0)) != (0, 0):
-            shown["output_padding"] = self.output_padding
-        if self.groups != 1:
-            shown["groups"] = self.groups
-        return f"{self.in_channels}, {self.out_channels}, {settings(**shown, bias=self.bias is not None)}"
+        shown = settings(
+            kernel_size=self.kernel_size,
+            stride=self.stride,
+            padding=self.padding,
+            **other_than((1, 1), dilation=self.dilation),
+            **other_than((0, 0), output_padding=self.output_padding),
+            **other_than(1, groups=self.groups),
+            bias=self.bias is not None,
+        )
+        return f"{self.in_channels}, {self.out_channels}, {shown}"
 
 
 class Conv2d(_Convolution):

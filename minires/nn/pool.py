@@ -9,7 +9,7 @@ from ..ops.checks import Padding, Pair
 from ..ops.pool import OutputSize
 from ..tensor import Tensor
 from .module import Module
-from .settings import settings
+from .settings import other_than, settings
 
 
 class MaxPool2d(Module):
@@ -32,8 +32,8 @@ class MaxPool2d(Module):
         return ops.max_pool2d(x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
 
     def extra_repr(self) -> str:
-        names = "kernel_size", "stride", "padding", "dilation", "ceil_mode"
-        return settings(**{name: getattr(self, name) for name in names})
+        others = other_than(1, dilation=self.dilation) | other_than(False, ceil_mode=self.ceil_mode)
+        return settings(kernel_size=self.kernel_size, stride=self.stride, padding=self.padding, **others)
 
 
 class AvgPool2d(Module):
@@ -58,7 +58,10 @@ class AvgPool2d(Module):
         return ops.avg_pool2d(x, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
 
     def extra_repr(self) -> str:
-        return settings(kernel_size=self.kernel_size, stride=self.stride, padding=self.padding)
+        others = other_than(False, ceil_mode=self.ceil_mode) | other_than(
+            True, count_include_pad=self.count_include_pad
+        )
+        return settings(kernel_size=self.kernel_size, stride=self.stride, padding=self.padding, **others)
 
 
 class _AdaptivePool2d(Module):

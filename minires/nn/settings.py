@@ -17,6 +17,11 @@ def settings(**values: Any) -> str:
     return ", ".join(f"{name}={value}" for name, value in values.items())
 
 
+def other_than(default: Any, **values: Any) -> dict[str, Any]:
+    """Those of the values that are not the default."""
+    return {name: value for name, value in values.items() if value != default}
+
+
 def check_positive(layer: str, **sizes: int) -> None:
     for name, size in sizes.items():
         if not isinstance(size, (int, np.integer)) or size < 1:

@@ -25,6 +25,26 @@ PAIRS: dict[str, tuple[Any, Any, tuple[int, ...]]] = {
         lambda: torch.nn.Conv2d(3, 4, 3, bias=False),
         IMAGES,
     ),
+    "Conv2d of groups": (
+        lambda: nn.Conv2d(4, 6, (3, 2), 2, 1, (1, 2), 2),
+        lambda: torch.nn.Conv2d(4, 6, (3, 2), 2, 1, (1, 2), 2),
+        (2, 7, 6, 4),
+    ),
+    "Conv2d of the same size": (
+        lambda: nn.Conv2d(3, 3, 3, padding="same", dilation=2, groups=3),
+        lambda: torch.nn.Conv2d(3, 3, 3, padding="same", dilation=2, groups=3),
+        IMAGES,
+    ),
+    "ConvTranspose2d": (
+        lambda: nn.ConvTranspose2d(3, 4, (3, 2), (2, 1), (1, 0)),
+        lambda: torch.nn.ConvTranspose2d(3, 4, (3, 2), (2, 1), (1, 0)),
+        IMAGES,
+    ),
+    "ConvTranspose2d of groups": (
+        lambda: nn.ConvTranspose2d(4, 6, 3, 2, 1, 1, 2, False, 2),
+        lambda: torch.nn.ConvTranspose2d(4, 6, 3, 2, 1, 1, 2, False, 2),
+        (2, 4, 5, 4),
+    ),
     "Linear": (lambda: nn.Linear(5, 3), lambda: torch.nn.Linear(5, 3), ROWS),
     "Linear without bias": (lambda: nn.Linear(5, 3, bias=False), lambda: torch.nn.Linear(5, 3, bias=False), ROWS),
     "BatchNorm2d": (lambda: nn.BatchNorm2d(3, 1e-3, 0.3), lambda: torch.nn.BatchNorm2d(3, 1e-3, 0.3), IMAGES),
@@ -58,13 +78,33 @@ PAIRS: dict[str, tuple[Any, Any, tuple[int, ...]]] = {
     "Dropout of all": (lambda: nn.Dropout(1), lambda: torch.nn.Dropout(1), ROWS),
     "MaxPool2d": (lambda: nn.MaxPool2d(3, 2, 1), lambda: torch.nn.MaxPool2d(3, 2, 1), IMAGES),
     "MaxPool2d of its size": (lambda: nn.MaxPool2d((3, 2)), lambda: torch.nn.MaxPool2d((3, 2)), IMAGES),
+    "MaxPool2d with a rest": (
+        lambda: nn.MaxPool2d(2, 2, 1, 2, ceil_mode=True),
+        lambda: torch.nn.MaxPool2d(2, 2, 1, 2, ceil_mode=True),
+        IMAGES,
+    ),
     "AvgPool2d": (lambda: nn.AvgPool2d(3, 2, 1), lambda: torch.nn.AvgPool2d(3, 2, 1), IMAGES),
+    "AvgPool2d with a rest": (
+        lambda: nn.AvgPool2d(3, 2, 1, True),
+        lambda: torch.nn.AvgPool2d(3, 2, 1, True),
+        IMAGES,
+    ),
     "AvgPool2d without padding": (
         lambda: nn.AvgPool2d(3, 2, 1, count_include_pad=False),
         lambda: torch.nn.AvgPool2d(3, 2, 1, count_include_pad=False),
         IMAGES,
     ),
     "AdaptiveAvgPool2d": (lambda: nn.AdaptiveAvgPool2d(1), lambda: torch.nn.AdaptiveAvgPool2d(1), IMAGES),
+    "AdaptiveAvgPool2d to any size": (
+        lambda: nn.AdaptiveAvgPool2d((None, 4)),
+        lambda: torch.nn.AdaptiveAvgPool2d((None, 4)),
+        IMAGES,
+    ),
+    "AdaptiveMaxPool2d": (
+        lambda: nn.AdaptiveMaxPool2d((3, 4)),
+        lambda: torch.nn.AdaptiveMaxPool2d((3, 4)),
+        IMAGES,
+    ),
     "Flatten": (nn.Flatten, torch.nn.Flatten, ROWS),
     "Unflatten": (lambda: nn.Unflatten(1, (2, 3)), lambda: torch.nn.Unflatten(1, (2, 3)), (4, 6)),
     "Identity": (lambda: nn.Identity(3, bias=False), lambda: torch.nn.Identity(3, bias=False), IMAGES),
@@ -176,7 +216,20 @@ REPRS = {
     ),
     "Linear(in_features=2, out_features=3, bias=True)": lambda: nn.Linear(2, 3),
     "BatchNorm2d(4, eps=1e-05, momentum=0.1)": lambda: nn.BatchNorm2d(4),
+    "Conv2d(4, 6, kernel_size=(3, 3), stride=(1, 1), padding=same, dilation=(2, 2), groups=2, bias=True)": (
+        lambda: nn.Conv2d(4, 6, 3, padding="same", dilation=2, groups=2)
+    ),
+    "ConvTranspose2d(3, 4, kernel_size=(2, 2), stride=(2, 2), padding=(0, 0), output_padding=(1, 1), bias=False)": (
+        lambda: nn.ConvTranspose2d(3, 4, 2, 2, output_padding=1, bias=False)
+    ),
     "MaxPool2d(kernel_size=2, stride=2, padding=0)": lambda: nn.MaxPool2d(2),
+    "MaxPool2d(kernel_size=3, stride=1, padding=same, dilation=2, ceil_mode=True)": (
+        lambda: nn.MaxPool2d(3, 1, "same", 2, ceil_mode=True)
+    ),
+    "AvgPool2d(kernel_size=3, stride=2, padding=1, count_include_pad=False)": (
+        lambda: nn.AvgPool2d(3, 2, 1, count_include_pad=False)
+    ),
+    "AdaptiveMaxPool2d(output_size=(3, None))": lambda: nn.AdaptiveMaxPool2d((3, None)),
     "AdaptiveAvgPool2d(output_size=1)": lambda: nn.AdaptiveAvgPool2d(1),
     "Flatten(start_dim=1, end_dim=-1)": nn.Flatten,
     "Unflatten(dim=1, unflattened_size=(2, -1))": lambda: nn.Unflatten(1, [2, -1]),
@@ -205,6 +258,11 @@ def test_repr(text: str) -> None:
         (lambda: nn.Conv2d(3, 4, 0), "kernel_size must be one int or two, of at least 1, not 0"),
         (lambda: nn.Conv2d(3, 4, 3, stride=0), "stride must be"),
         (lambda: nn.Conv2d(3, 4, 3, padding=-1), "padding must be"),
+        (lambda: nn.Conv2d(3, 4, 3, padding="full"), "Conv2d: padding must be 'same', 'valid' or ints, not 'full'"),
+        (lambda: nn.Conv2d(4, 6, 3, groups=3), "Conv2d: 3 groups cannot share 4 input and 6 output channels evenly"),
+        (lambda: nn.ConvTranspose2d(4, 6, 3, groups=4), "ConvTranspose2d: 4 groups cannot share"),
+        (lambda: nn.Conv2d(4, 6, 3, groups=0), "Conv2d: groups must be an int of at least 1, not 0"),
+        (lambda: nn.ConvTranspose2d(4, 6, 3, output_padding=-1), "ConvTranspose2d: output_padding must be"),
         (lambda: nn.Linear(3, -1), "Linear: out_features"),
         (lambda: nn.BatchNorm2d(0), "BatchNorm2d: num_features"),
         (lambda: nn.LayerNorm((3, 0)), "LayerNorm: normalized_shape must be an int of at least 1, not 0"),
@@ -247,8 +305,10 @@ def test_momentum_none_is_the_mean_over_all_batches(rng: np.random.Generator) ->
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: nn.Conv2d(3, 8, 3, 1, 1, 2),  # dilation
-        lambda: nn.AvgPool2d(2, 2, 0, True),  # ceil_mode
+        lambda: nn.Conv2d(3, 8, 3, 1, 1, 2, 1, True, "reflect"),  # padding_mode
+        lambda: nn.ConvTranspose2d(3, 8, 3, 1, 1, 0, 1, True, 1, "zeros"),  # padding_mode
+        lambda: nn.MaxPool2d(2, 2, 0, 1, True),  # return_indices
+        lambda: nn.AvgPool2d(2, 2, 0, False, True, 3),  # divisor_override
     ],
 )
 def test_positions_that_mean_something_else_in_pytorch_are_refused(call: Any) -> None:
