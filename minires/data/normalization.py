@@ -55,7 +55,7 @@ def channel_statistics(dataset: ImageDataset | np.ndarray, scale: float | None =
     scale = scale or (255.0 if images.dtype == np.uint8 else 1.0)
     means, variances = [], []
     for start in range(0, len(images), 256):  # a block that fits the cache, in float64
-        block = images[start : start + 256] / scale
+        block = images[start : start + 256].astype(np.float64) / scale
         means.append(block.mean(axis=(1, 2)))
         variances.append(((block - means[-1][:, None, None]) ** 2).mean(axis=(1, 2)))
     mean, variance, pixels = np.concatenate(means), np.concatenate(variances), images.shape[1] * images.shape[2]
