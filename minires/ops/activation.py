@@ -121,13 +121,6 @@ class GELU(Function):
         return (gelu_tanh_grad if self.approximate == "tanh" else gelu_grad)(gy, self.saved[0])
 
 
-def _float(op: str, input: Any) -> Any:
-    """A tensor that is of a floating type already, as PyTorch wants it here. Raises DTypeError."""
-    input = as_tensor(input)
-    check_float(op, input=input)
-    return input
-
-
 def relu(input: Any) -> Any:
     """max(input, 0)."""
     return ReLU()(as_tensor(input))
@@ -135,7 +128,9 @@ def relu(input: Any) -> Any:
 
 def leaky_relu(input: Any, negative_slope: float = 0.01) -> Any:
     """input where it is positive, else negative_slope * input."""
-    return LeakyReLU(float(negative_slope))(_float("leaky_relu", input))
+    input = as_tensor(input)
+    check_float("leaky_relu", input=input)
+    return LeakyReLU(float(negative_slope))(input)
 
 
 def sigmoid(input: Any) -> Any:
@@ -150,11 +145,15 @@ def tanh(input: Any) -> Any:
 
 def silu(input: Any) -> Any:
     """input * sigmoid(input), also known as swish."""
-    return SiLU()(_float("silu", input))
+    input = as_tensor(input)
+    check_float("silu", input=input)
+    return SiLU()(input)
 
 
 def gelu(input: Any, approximate: str = "none") -> Any:
     """input times the share of a standard normal variable below it; approximate="tanh" takes a shorter formula."""
     if approximate not in ("none", "tanh"):
         raise ArgumentError(f"gelu: approximate must be 'none' or 'tanh', not {approximate!r}")
-    return GELU(approximate)(_float("gelu", input))
+    input = as_tensor(input)
+    check_float("gelu", input=input)
+    return GELU(approximate)(input)

@@ -56,6 +56,10 @@ CONVENTIONS = {
         lambda a, b: ops.where(np.array([True, False]), a, b), lambda t, a, b: t.where(t.tensor([True, False]), a, b),
         [[1, NAN], [INF, 2]], [1, 2], [[1, 0], [0, 1]],
     ),
+    "x^0 is flat": At(lambda x: x**0, lambda t, x: x**0, [[0, 2]], [1, 1], [[0, 0]]),
+    "0^b is flat in b where b is not negative": At(
+        ops.pow, lambda t, a, b: t.pow(a, b), [[0, 0, 0], [2, 0, 0.5]], [0, 1, 0], [[0, 0, INF], [0, 0, 0]]
+    ),
     "sqrt is infinitely steep at 0": At(ops.sqrt, lambda t, x: t.sqrt(x), [[0, 4]], [0, 2], [[INF, 0.25]]),
     "sigmoid saturates": At(
         ops.sigmoid, lambda t, x: t.sigmoid(x), [[-INF, -1e300, 1e300, INF]], [0, 0, 1, 1], [[0, 0, 0, 0]]

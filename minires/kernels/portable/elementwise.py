@@ -1,7 +1,7 @@
 """The error function and its complement.
 
 By the rational approximations of W. J. Cody, "Rational Chebyshev Approximation for the Error Function" (Mathematics of
-Computation 23, 1969), with the coefficients of his program CALERF in SPECFUN: one up to 0.46875, one up to 4, one
+Computation 23, 1969), with the coefficients of his program CALERF in SPECFUN: one up to 0.5, one up to 4, one
 beyond. All three are evaluated everywhere, on arguments held inside their range, and the right one is picked.
 """
 
@@ -12,7 +12,7 @@ import math
 from ...device import Array, array_module
 from ..dispatch import kernel
 
-NEAR, FAR = 0.46875, 4.0
+NEAR, FAR = 0.5, 4.0
 LAST = 30.0  # erfc is 0 in float64 from 27.3 on
 # Numerator and denominator, highest power first.
 _ERF = (
