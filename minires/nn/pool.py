@@ -58,9 +58,8 @@ class AvgPool2d(Module):
         return ops.avg_pool2d(x, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
 
     def extra_repr(self) -> str:
-        others = other_than(False, ceil_mode=self.ceil_mode) | other_than(
-            True, count_include_pad=self.count_include_pad
-        )
+        others = other_than(False, ceil_mode=self.ceil_mode)
+        others |= other_than(True, count_include_pad=self.count_include_pad)
         return settings(kernel_size=self.kernel_size, stride=self.stride, padding=self.padding, **others)
 
 

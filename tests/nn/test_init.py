@@ -180,6 +180,16 @@ def test_dirac_keeps_images(rng: np.random.Generator) -> None:
     ("make", "make_theirs", "fan"),
     [
         (lambda g: nn.Conv2d(30, 70, (3, 5), generator=g), lambda: torch.nn.Conv2d(30, 70, (3, 5)), 450),
+        (
+            lambda g: nn.Conv2d(60, 90, (3, 5), groups=2, generator=g),
+            lambda: torch.nn.Conv2d(60, 90, (3, 5), groups=2),
+            450,
+        ),
+        (  # counts what one input feeds, per group
+            lambda g: nn.ConvTranspose2d(40, 60, (3, 5), groups=2, generator=g),
+            lambda: torch.nn.ConvTranspose2d(40, 60, (3, 5), groups=2),
+            450,
+        ),
         (lambda g: nn.Linear(200, 300, generator=g), lambda: torch.nn.Linear(200, 300), 200),
     ],
 )
