@@ -95,7 +95,7 @@ class NLLLoss(Function):
     def backward(self, gy: Any) -> Any:
         target, scale = self.saved
         xp = array_module(gy)
-        g = gy if scale is None else (gy * scale).astype(gy.dtype)
+        g = gy if scale is None else xp.where(scale == 0, 0, gy * scale).astype(gy.dtype)
         return xp.where(xp.arange(self.shape[1]) == target[:, None], -g[:, None], 0), None, None
 
 

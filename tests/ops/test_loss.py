@@ -144,7 +144,9 @@ def test_the_loss_of_nothing(op: Any) -> None:
 @pytest.mark.parametrize("weight", [None, np.array([0.5, 1, 2])])
 def test_where_all_is_ignored(op: Any, weight: Any) -> None:
     z, target = np.ones((2, 3)), np.array([-100, -100])
-    assert math.isnan(op(z, target, weight).item())
+    loss, gradient = value_and_gradient(op, z, target, weight)
+    assert math.isnan(loss)
+    assert gradient == [[0, 0, 0]] * 2
     assert value_and_gradient(op, z, target, weight, reduction="sum") == (0, [[0, 0, 0]] * 2)
     assert op(z, target, weight, reduction="none").tolist() == [0, 0]
 

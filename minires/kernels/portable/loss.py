@@ -94,11 +94,11 @@ def soft_cross_entropy_grad(gy: Array, z: Array, q: Array) -> Array:
     if z.size == 0:
         return xp.zeros(z.shape, dtype=z.dtype)
     shifted, _, others = _shifted(z, 1)
-    total = sum_axes(q, (1,), keepdims=True)
-    g = xp.where(total == 0, 0, xp.exp(shifted) / (1 + others) * total) - q
-    is_main = 2 * q > sum_axes(xp.abs(q), (1,), keepdims=True)
+    total, mass = sum_axes(q, (1,), keepdims=True), sum_axes(xp.abs(q), (1,), keepdims=True)
+    g = xp.exp(shifted) / (1 + others) * total - q
+    is_main = 2 * q > mass
     g = xp.where(is_main, -sum_axes(xp.where(is_main, 0, g), (1,), keepdims=True), g)
-    return gy[:, None] * g
+    return xp.where(mass == 0, 0, gy[:, None] * g)
 
 
 @kernel
