@@ -156,6 +156,54 @@ def test_leaving_the_loop_early_stops_the_threads():
     assert len(taken) <= begun + 1  # what was waiting was dropped; one may have begun in that moment
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_two_threads_iterate_at_once(workers):
+    """Each sees every example of an epoch once, in that epoch's order."""
+    loader = DataLoader(Numbers(60, seconds=0.001), 7, shuffle=True, num_workers=workers)
+    orders = [[int(i) ** 2 for i in draws.permutation(60, 0, epoch)] for epoch in range(8)]
+    found: list[list[int]] = []
+    consumers = [threading.Thread(target=lambda: found.extend(seen(loader) for _ in range(2))) for _ in range(4)]
+    for consumer in consumers:
+        consumer.start()
+    for consumer in consumers:
+        consumer.join(60)
+    assert len(found) == 8
+    assert all(order in orders for order in found)
+    assert no_threads_within(2)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_two_iterations_take_turns(workers):
+    loader = DataLoader(Numbers(20), 3, shuffle=True, num_workers=workers)
+    pairs = [(a.numpy(), b.numpy()) for (_, a), (_, b) in zip(loader, loader, strict=True)]
+    for number, labels in enumerate(zip(*pairs, strict=True)):
+        np.testing.assert_array_equal(np.concatenate(labels), draws.permutation(20, 0, number) ** 2)
+    assert no_threads_within(2)
+
+
+@pytest.mark.parametrize("where", ["data", "body"])
+@pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt, SystemExit, MemoryError])
+def test_whatever_is_raised_ends_the_threads(where, kind):
+    """In a thread of the loader errors become DataError, and what is to end the program still does."""
+
+    class Raising(Numbers):
+        def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+            if where == "data" and index == 17:
+                raise kind
+            return super().__getitem__(index)
+
+    def run() -> None:
+        for number, _ in enumerate(DataLoader(Raising(200, seconds=0.002), 2, num_workers=3)):
+            if where == "body" and number == 5:
+                raise kind
+
+    start = time.monotonic()
+    with pytest.raises(DataError if where == "data" and issubclass(kind, Exception) else kind):
+        run()
+    assert time.monotonic() - start < 2
+    assert no_threads_within(2)
+
+
 LOOP = """
 import sys, time
 from minires.data import DataLoader
