@@ -17,6 +17,7 @@ import numpy as np
 from .convert import to_array
 from .device import to_device
 from .errors import ArgumentError, CheckpointError
+from .files import publish
 from .nn import Module
 from .optim import Optimizer
 from .optim.lr_scheduler import LRScheduler
@@ -95,18 +96,10 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Any], state: Mapping[st
     try:
         with temporary.open("wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+            publish(file, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    if os.name == "posix":  # the new name itself must reach the disk
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
