@@ -22,7 +22,7 @@ class Dropout(Function):
     Shapes    x, y, m (...)
     Forward   m_i is a function of the key and of i alone: see kernels/portable/dropout.py
     Backward  gx = gy * m / (1 - p): the op is linear in x, and its own adjoint
-    Saves     m, a byte an element. It could be drawn again from the key, but drawing is nearly all of the cost
+    Saves     m, a byte an element. It could be drawn again from the key, but drawing is most of the cost
     Cost      ten rounds of Philox for four elements forward; one pass over memory backward
     """
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from minires.kernels import dropout, dropout_mask, philox4x32
+from minires.kernels.portable.dropout import BLOCK
 from tests import reference
 
 
@@ -19,6 +20,13 @@ def test_philox_is_that_of_the_loops(rng: np.random.Generator) -> None:
 def test_a_longer_array_begins_alike(size: int) -> None:
     long, short = (dropout_mask(np.empty(n), (1, 2), 0.5) for n in (5000, size))
     np.testing.assert_array_equal(short, long[:size])
+
+
+def test_blocks_do_not_show() -> None:
+    mask = dropout_mask(np.empty(2 * BLOCK + 5), (1, 2), 0.5)
+    for i in (0, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK - 1, 2 * BLOCK, 2 * BLOCK + 4):
+        assert mask[i] == (reference.philox([i // 4, 0, 0, 0], (1, 2))[i % 4] >= 2**31)
+    assert (mask[:BLOCK] != mask[BLOCK : 2 * BLOCK]).any()
 
 
 def test_each_half_of_the_key_matters() -> None:

@@ -6,6 +6,8 @@ from ...device import Array, array_module
 from ..dispatch import kernel
 from .random import philox4x32
 
+BLOCK = 1 << 18  # elements whose random words are made at a time: their arrays of 64-bit numbers stay in the cache
+
 
 @kernel
 def dropout_mask(x: Array, key: tuple[int, int], p: float) -> Array:
@@ -16,11 +18,15 @@ def dropout_mask(x: Array, key: tuple[int, int], p: float) -> Array:
     xp = array_module(x)
     if p == 1:  # 2^32 is no 32-bit word
         return xp.zeros(x.shape, bool)
-    row = xp.arange((x.size + 3) // 4, dtype=xp.uint64)
-    zero = xp.zeros_like(row)
-    counter = xp.stack([row & xp.uint64(0xFFFFFFFF), row >> xp.uint64(32), zero, zero], axis=1)
-    words = philox4x32(counter, key).reshape(-1)[: x.size].reshape(x.shape)
-    return words >= xp.uint32(int(p * 2**32))
+    mask = xp.empty(x.size + -x.size % 4, bool)
+    for start in range(0, len(mask), BLOCK):
+        part = mask[start : start + BLOCK]
+        row = xp.arange(start // 4, (start + len(part)) // 4, dtype=xp.uint64)
+        counter = xp.zeros((len(row), 4), xp.uint32)
+        counter[:, 0] = row & xp.uint64(0xFFFFFFFF)
+        counter[:, 1] = row >> xp.uint64(32)
+        part[...] = philox4x32(counter, key).reshape(-1) >= xp.uint32(int(p * 2**32))
+    return mask[: x.size].reshape(x.shape)
 
 
 @kernel

@@ -19,14 +19,14 @@ def philox4x32(counter: Array, key: tuple[int, int], rounds: int = 10) -> Array:
     xp = array_module(counter)
     c0, c1, c2, c3 = (counter[:, i].astype(xp.uint64) for i in range(4))
     k0, k1 = key
-    for _ in range(rounds):
-        product0, product1 = c0 * xp.uint64(_MULTIPLIERS[0]), c2 * xp.uint64(_MULTIPLIERS[1])
-        shift, low = xp.uint64(32), xp.uint64(_LOW)
-        c0, c1, c2, c3 = (
-            (product1 >> shift) ^ c1 ^ xp.uint64(k0),
-            product1 & low,
-            (product0 >> shift) ^ c3 ^ xp.uint64(k1),
-            product0 & low,
-        )
+    shift, low = xp.uint64(32), xp.uint64(_LOW)
+    for _ in range(rounds):  # in place: four arrays of the caller's size are enough
+        c0 *= xp.uint64(_MULTIPLIERS[0])
+        c2 *= xp.uint64(_MULTIPLIERS[1])
+        c1 ^= (c2 >> shift) ^ xp.uint64(k0)
+        c3 ^= (c0 >> shift) ^ xp.uint64(k1)
+        c0 &= low
+        c2 &= low
+        c0, c1, c2, c3 = c1, c2, c3, c0
         k0, k1 = (k0 + _WEYL[0]) & _LOW, (k1 + _WEYL[1]) & _LOW
     return xp.stack([c0, c1, c2, c3], axis=1).astype(xp.uint32)
