@@ -1,4 +1,4 @@
-"""Draw 32 CIFAR-10 test pictures with what a trained model takes them for: green if right, red if wrong.
+"""Draw 32 CIFAR test pictures with what a trained model takes them for: green if right, red if wrong.
 
 python examples/show_predictions.py runs/resnet18-cifar10-.../last.safetensors --data-path DATA
 """
@@ -21,7 +21,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--data-path",
         default=os.environ.get("MINIRES_DATA", "data"),
-        help="folder of cifar-10-batches-py (default: $MINIRES_DATA or data)",
+        help="the data set's archive or folder, or where they are (default: $MINIRES_DATA or data)",
     )
     parser.add_argument("--first", type=int, default=0, help="number of the first test picture (default %(default)s)")
     parser.add_argument("--count", type=int, default=32, help="how many pictures (default %(default)s)")
@@ -32,14 +32,18 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     args = arguments()
     saved = checkpoint.load(args.checkpoint)
-    if "recipe" not in saved.info:
+    if not {"recipe", "data"} <= saved.info.keys():
         raise CheckpointError(f"{args.checkpoint} was not written by train_cifar10.py")
     recipe, classes = saved.info["recipe"], saved.info["classes"]
     model = models.build(recipe["arch"], num_classes=len(classes), stem="cifar")
     model.load_state_dict(saved.model)
     model.eval()
 
-    test_set = data.CIFAR10(args.data_path, train=False, transform=data.Normalize(recipe["mean"], recipe["std"]))
+    dataset = {"cifar10": data.CIFAR10, "cifar100": data.CIFAR100}[recipe["dataset"]]
+    normalize, trained_on = data.Normalize(*saved.info["normalize"]), saved.info["data"]
+    test_set = dataset(args.data_path, train=False, transform=normalize)
+    if trained_on["test"] != test_set.fingerprint:
+        print(f"Warning: trained on {trained_on['name']}; these are other test pictures: {test_set.name}")
     if not 0 <= args.first < args.first + args.count <= len(test_set):
         raise ArgumentError(
             f"--first {args.first} --count {args.count}: there are {len(test_set)} test pictures, counted from 0"
@@ -49,7 +53,7 @@ def main() -> None:
     with no_grad():
         probabilities = F.softmax(model(images), dim=1).numpy()
     output = args.output or args.checkpoint.with_name("predictions.png")
-    title = f"{recipe['arch']} after {len(saved.info['history'])} epochs"
+    title = f"{recipe['arch']} after {len(saved.info['history'])} epochs on {test_set.name}"
     plots.predictions(test_set.images[index] / 255, labels, probabilities, classes, output, title)
     print(f"{int((probabilities.argmax(axis=1) == labels).sum())} of {args.count} right; wrote {output}")
 

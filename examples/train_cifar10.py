@@ -1,13 +1,13 @@
-"""Train ResNet-18 on CIFAR-10.
+"""Train ResNet-18 on CIFAR-10 or CIFAR-100.
 
-    python examples/train_cifar10.py --data-path DATA                 # DATA holds cifar-10-batches-py
+    python examples/train_cifar10.py --data-path DATA                 # DATA holds cifar-10-python.tar.gz or its folder
     python examples/train_cifar10.py --data-path DATA --resume auto   # go on with the newest run
     python examples/train_cifar10.py --data-path DATA --limit-train 2560 --limit-test 1000 --epochs 2 --lr 0.01
 
 The defaults are the recipe of a widely read post: batch 32, 20 epochs, rate 0.1 divided by 10 at epochs 100 and 150
 (never reached in 20), weight decay 2e-4, crop and flip. Its std is kept, too, though it is the mean of the images' own
-deviations; the data set's is 0.2470 0.2435 0.2616. For batches of 32 its rate is high: the first few hundred steps stay
-near chance, in PyTorch as here. A short run wants --lr 0.01.
+deviations; --normalization cifar10 takes the data set's. For batches of 32 its rate is high: the first few hundred
+steps stay near chance, in PyTorch as here. A short run wants --lr 0.01.
 """
 
 import argparse
@@ -22,9 +22,11 @@ from minires import checkpoint, data, device, environment, models, optim, plots,
 from minires.errors import ArgumentError, CheckpointError
 from minires.nn import functional as F
 
+DATASETS = {"cifar10": (data.CIFAR10, "cifar10_post"), "cifar100": (data.CIFAR100, "cifar100")}
 # What makes two runs different experiments: a resumed run must agree with its checkpoint on all of these.
 RECIPE = [
     "arch",
+    "dataset",
     "batch_size",
     "lr",
     "momentum",
@@ -32,8 +34,7 @@ RECIPE = [
     "milestones",
     "lr_gamma",
     "crop_padding",
-    "mean",
-    "std",
+    "normalization",
 ]
 RECIPE += ["seed", "limit_train", "limit_test"]
 
@@ -42,10 +43,11 @@ def arguments() -> argparse.Namespace:
     parser = training.ArgumentParser(__doc__)
     add = parser.add_argument
     add("-a", "--arch", default="resnet18", help=f"one of: {', '.join(models.BUILDERS)} (default %(default)s)")
+    add("-d", "--dataset", choices=DATASETS, default="cifar10", help="default %(default)s")
     add(
         "--data-path",
         default=os.environ.get("MINIRES_DATA", "data"),
-        help="folder of cifar-10-batches-py (default: $MINIRES_DATA or data)",
+        help="the data set's archive or folder, or where they are (default: $MINIRES_DATA or data)",
     )
     add("--device", default="cpu", help="cpu, cuda, cuda:1 or auto (default %(default)s)")
     add("-b", "--batch-size", type=training.positive, default=32, help="default %(default)s")
@@ -68,8 +70,8 @@ def arguments() -> argparse.Namespace:
         default=4,
         help="pixels around an image before the random crop (default %(default)s)",
     )
-    add("--mean", type=float, nargs=3, default=[0.4914, 0.4822, 0.4465], help="of each channel (default %(default)s)")
-    add("--std", type=float, nargs=3, default=[0.2023, 0.1994, 0.2010], help="of each channel (default %(default)s)")
+    presets = [name for name, preset in data.NORMALIZATION.items() if len(preset.mean) == 3]
+    add("--normalization", choices=presets, help="mean and std of each channel (default: cifar10_post or cifar100)")
     add(
         "--seed",
         type=training.natural,
@@ -84,9 +86,11 @@ def arguments() -> argparse.Namespace:
         default=100,
         help="batches between two lines (default %(default)s)",
     )
-    add("--output-dir", help="folder of the run (default: runs/<arch>-cifar10-<date>)")
-    add("--resume", metavar="PATH|auto", help="go on from a checkpoint, or from the newest in runs/<arch>-cifar10-*")
-    return parser.parse_args()
+    add("--output-dir", help="folder of the run (default: runs/<arch>-<dataset>-<date>)")
+    add("--resume", metavar="PATH|auto", help="go on from a checkpoint, or from the newest in runs/<arch>-<dataset>-*")
+    args = parser.parse_args()
+    args.normalization = args.normalization or DATASETS[args.dataset][1]
+    return args
 
 
 def main() -> None:
@@ -94,32 +98,37 @@ def main() -> None:
     if args.resume and args.output_dir:
         raise ArgumentError("--resume goes on in the checkpoint's folder: leave --output-dir out")
     place = device.resolve(args.device)
-    normalize = data.Normalize(args.mean, args.std)
+    preset = data.NORMALIZATION[args.normalization]
+    normalize = data.Normalize(*preset)
     crop, flip = data.RandomCrop(32, args.crop_padding, seed=args.seed), data.RandomHorizontalFlip(seed=args.seed)
     augment = data.Compose([crop, flip, normalize])
-    train_set = data.CIFAR10(args.data_path, train=True, transform=augment).take(args.limit_train)
-    test_set = data.CIFAR10(args.data_path, train=False, transform=normalize).take(args.limit_test)
+    dataset, _ = DATASETS[args.dataset]
+    train_set = dataset(args.data_path, train=True, transform=augment)
+    test_set = dataset(args.data_path, train=False, transform=normalize)
+    # Which data these are, exactly: what a checkpoint is worth depends on it.
+    identity = {"name": train_set.name, "train": train_set.fingerprint, "test": test_set.fingerprint}
+    train_set, test_set = train_set.take(args.limit_train), test_set.take(args.limit_test)
     train_loader = data.DataLoader(train_set, args.batch_size, shuffle=True, num_workers=args.workers, seed=args.seed)
     test_loader = data.DataLoader(test_set, 100, num_workers=args.workers)
 
     generator = np.random.default_rng(args.seed)
-    model = models.build(args.arch, num_classes=10, stem="cifar", generator=generator).to(place)
+    model = models.build(args.arch, num_classes=len(train_set.classes), stem="cifar", generator=generator).to(place)
     optimizer = optim.SGD(model.parameters(), args.lr, args.momentum, weight_decay=args.weight_decay)
     scheduler = optim.lr_scheduler.MultiStepLR(optimizer, args.milestones, args.lr_gamma)
 
     recipe = {name: getattr(args, name) for name in RECIPE}
     if args.resume:
-        saved = load(args.resume, args.arch, recipe)
+        saved = load(args.resume, recipe, identity)
         model.load_state_dict(saved.model)
         optimizer.load_state_dict(saved.optimizer)
         scheduler.load_state_dict(saved.scheduler)
         folder, history = saved.path.parent, saved.info["history"]
     else:
-        folder, history = training.new_run_folder(f"{args.arch}-cifar10", args.output_dir), []
+        folder, history = training.new_run_folder(f"{args.arch}-{args.dataset}", args.output_dir), []
 
     weights = sum(p.numel() for p in model.parameters())
     parts = [f"device {place}", f"{args.arch} {weights / 1e6:.2f}M params", f"seed {args.seed}", "precision exact"]
-    print(environment.header(*parts))
+    print(environment.header(*parts, f"data {train_set.name}"))
     print(f"{len(train_set):,} training and {len(test_set):,} test images from {args.data_path}, run in {folder}")
     if history:
         print(f"Resumed after epoch {len(history)}")
@@ -136,11 +145,12 @@ def main() -> None:
         scheduler.step()
         log.write(
             epoch=epoch, lr=lr, train_loss=train_loss, train_acc=train_acc, test_loss=test_loss, test_acc=test_acc,
-            images_per_second=len(train_set) / seconds,
+            images_per_second=len(train_set) / seconds, data=train_set.name,
         )  # fmt: skip
-        info = {"recipe": recipe, "classes": test_set.classes, "history": log.records}
+        info = {"recipe": recipe, "data": identity, "normalize": preset, "classes": test_set.classes}
+        info["history"] = log.records
         checkpoint.save(folder / "last.safetensors", model, optimizer, scheduler, info)
-        plots.curves(log.records, folder / "curves.png", f"{args.arch} on CIFAR-10, seed {args.seed}")
+        plots.curves(log.records, folder / "curves.png", f"{args.arch} on {train_set.name}, seed {args.seed}")
         best = max(record["test_acc"] for record in log.records)
         print(
             f"Test: Acc@1 {test_acc:.2f} loss {test_loss:.4f}"
@@ -172,11 +182,12 @@ def train_epoch(model, loader, optimizer, place: str, title: str, print_freq: in
     return loss.mean, right.mean
 
 
-def load(resume: str, arch: str, recipe: dict) -> checkpoint.Checkpoint:
-    """The checkpoint to go on from. Raises CheckpointError if it belongs to another model or recipe."""
-    found = sorted(Path("runs").glob(f"{arch}-cifar10-*/last.safetensors"), key=lambda p: p.stat().st_mtime)
+def load(resume: str, recipe: dict, identity: dict) -> checkpoint.Checkpoint:
+    """The checkpoint to go on from. Raises CheckpointError if it belongs to another model, recipe or data set."""
+    arch, pattern = recipe["arch"], f"{recipe['arch']}-{recipe['dataset']}-*/last.safetensors"
+    found = sorted(Path("runs").glob(pattern), key=lambda p: p.stat().st_mtime)
     if resume == "auto" and not found:
-        raise CheckpointError(f"--resume auto found no runs/{arch}-cifar10-*/last.safetensors")
+        raise CheckpointError(f"--resume auto found no runs/{pattern}")
     saved = checkpoint.load(found[-1] if resume == "auto" else resume)
     theirs = saved.info.get("recipe", {})
     if theirs.get("arch") != arch:
@@ -186,6 +197,11 @@ def load(resume: str, arch: str, recipe: dict) -> checkpoint.Checkpoint:
     changed = [f"--{n.replace('_', '-')} was {theirs.get(n)}, is {v}" for n, v in recipe.items() if theirs.get(n) != v]
     if changed:
         raise CheckpointError(f"{saved.path} was trained by another recipe: {'; '.join(changed)}")
+    before = saved.info["data"]
+    if before["name"] != identity["name"]:
+        raise CheckpointError(f"{saved.path} was trained on {before['name']}, these are {identity['name']}")
+    if before != identity:
+        print(f"Warning: {saved.path} was trained on other pixels than these, though both are {identity['name']}")
     return saved
 
 

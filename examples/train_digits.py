@@ -11,7 +11,7 @@ import numpy as np
 from minires import checkpoint, data, environment, models, no_grad, optim, plots, training
 from minires.nn import functional as F
 
-MEAN, STD, SCALE = (0.3049,), (0.3759,), 16.0  # of the training images, whose grey values run from 0 to 16
+PRESET = data.NORMALIZATION["digits"]
 
 
 def arguments() -> argparse.Namespace:
@@ -33,7 +33,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = arguments()
-    normalize = data.Normalize(MEAN, STD, SCALE)
+    normalize = data.Normalize(*PRESET)
     augment = data.Compose([data.RandomCrop(8, padding=1, seed=args.seed), normalize])
     train_set, test_set = data.Digits(train=True, transform=augment), data.Digits(train=False, transform=normalize)
     train_loader = data.DataLoader(train_set, args.batch_size, shuffle=True, seed=args.seed)
@@ -71,7 +71,8 @@ def main() -> None:
             flush=True,
         )
 
-    checkpoint.save(folder / "last.safetensors", model, optimizer, scheduler, {"history": log.records})
+    info = {"data": train_set.name, "normalize": PRESET, "classes": test_set.classes, "history": log.records}
+    checkpoint.save(folder / "last.safetensors", model, optimizer, scheduler, info)
     plots.curves(log.records, folder / "curves.png", f"Digits, residual net, seed {args.seed}")
     show_hardest(model, test_set, folder / "predictions.png")
     wrong = round(len(test_set) * (1 - test_acc / 100))
@@ -87,7 +88,7 @@ def show_hardest(model, test_set, path) -> None:
         probabilities = F.softmax(model(images), dim=1).numpy()
     hardest = np.argsort(probabilities[np.arange(len(labels)), labels], kind="stable")[:32]
     plots.predictions(
-        test_set.images[hardest] / SCALE, labels[hardest], probabilities[hardest], test_set.classes, path,
+        test_set.images[hardest] / PRESET.scale, labels[hardest], probabilities[hardest], test_set.classes, path,
         "The 32 hardest of 360 test digits",
     )  # fmt: skip
 

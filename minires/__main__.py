@@ -8,7 +8,7 @@ import platform
 import numpy as np
 
 from . import __version__, environment
-from .data import cifar
+from .data import CIFAR10, cifar
 from .errors import DataError
 from .kernels import registry
 
@@ -17,7 +17,7 @@ def data_found() -> str:
     """Where CIFAR-10 was found, or what was missing."""
     root = os.environ.get("MINIRES_DATA", "data")
     try:
-        return f"CIFAR-10 in {cifar.find(root)}"
+        return f"{CIFAR10(root, train=False).name} in {cifar.find(root)[1]}"
     except DataError as error:
         return f"{error} (searched in MINIRES_DATA, else ./data)"
 

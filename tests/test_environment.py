@@ -102,7 +102,8 @@ def test_python_m_minires(tmp_path, rng):
     assert lines["NumPy"] == np.__version__
     assert lines["BLAS"].endswith("threads")
     assert lines["devices"] == environment.devices()
-    assert lines["data"] == f"Digits (comes with minires); CIFAR-10 in {tmp_path / cifar_files.FOLDER}"
+    name = "unrecognised CIFAR-10 files (1 images)"
+    assert lines["data"] == f"Digits (comes with minires); {name} in {tmp_path / cifar_files.FOLDER}"
     assert "portable" in lines["kernels"]
 
 

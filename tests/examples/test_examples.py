@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,9 +49,9 @@ def train(cwd: Path, *arguments: object) -> str:
     return process.stdout
 
 
-def log(folder: Path) -> list[dict[str, float]]:
+def log(folder: Path) -> list[dict[str, Any]]:
     records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    assert all(math.isfinite(value) for record in records for value in record.values())
+    assert all(math.isfinite(value) for record in records for key, value in record.items() if key != "data")
     return records
 
 
@@ -130,7 +131,10 @@ def test_one_epoch(first_epoch):
     assert {p.name for p in folder.iterdir()} == FILES
     (record,) = log(folder)
     assert (record["epoch"], record["lr"]) == (1, 0.1)
+    assert record["data"] == "unrecognised CIFAR-10 files (20 images)"
     saved = checkpoint.load(folder / "last.safetensors")
+    assert saved.info["data"]["name"] == record["data"]
+    assert saved.info["normalize"] == [[0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.201], None]
     assert saved.info["history"] == [record]
     assert len(saved.model) == 122
 
@@ -175,7 +179,7 @@ def refused(script: str, *arguments: object, cwd: Path) -> str:
 
 
 WRONG = {
-    "no data": (["--data-path", "nowhere"], "nowhere: unpack cifar-10-python.tar.gz"),
+    "no data": (["--data-path", "nowhere"], "nowhere: put cifar-10-python.tar.gz"),
     "folder in use": (["--output-dir", "used"], "used holds a run already"),
     "unknown model": (["--arch", "resnet19"], "unknown model 'resnet19'; there are resnet18"),
     "unknown device": (["--device", "tpu"], "unknown device 'tpu'"),
@@ -249,6 +253,43 @@ def test_predictions(begun, pictures):
 )
 def test_predictions_refuse_in_one_line(wrong_files, pictures, arguments, message):
     assert message in refused("show_predictions.py", *arguments, "--data-path", pictures, cwd=wrong_files)
+
+
+def test_predictions_on_other_pictures_warn_in_one_line(begun, tmp_path):
+    cifar_files.write(tmp_path / "other", np.random.default_rng(1), train=20, test=10)
+    saved = only_run(begun) / "last.safetensors"
+    process = run("show_predictions.py", saved, "--data-path", tmp_path / "other", "--count", 7, cwd=begun)
+    assert (process.returncode, process.stderr) == (0, "")
+    warning, line = process.stdout.splitlines()
+    assert warning.startswith("Warning: trained on unrecognised CIFAR-10 files (20 images); these are other test pic")
+    assert " of 7 right" in line
+
+
+def test_resuming_on_other_pictures(begun, tmp_path):
+    form, other = "CIFAR-10 binary", tmp_path / "other"
+    other.mkdir()
+    generator = np.random.default_rng(1)
+    cifar_files.put(form, other, cifar_files.contents(form, *cifar_files.drawn(form, generator, 30), 20), packed=True)
+    arguments = ["--data-path", other, "--epochs", 2, "--resume", "auto"]
+    assert "was trained on other pixels than these, though both are unrecognised" in train(begun, *arguments)
+    fewer = tmp_path / "fewer"
+    cifar_files.write(fewer, generator, train=10, test=10)
+    line = refused("train_cifar10.py", *SETTINGS, "--epochs", 3, "--data-path", fewer, "--resume", "auto", cwd=begun)
+    assert "was trained on unrecognised CIFAR-10 files (20 images), these are unrecognised CIFAR-10 files (10" in line
+
+
+def test_cifar100_from_its_archive(tmp_path):
+    form = "CIFAR-100 python"
+    files = cifar_files.contents(form, *cifar_files.drawn(form, np.random.default_rng(0), 14), 10)
+    path = cifar_files.put(form, tmp_path, files, packed=True)
+    output = train(tmp_path, "--dataset", "cifar100", "--data-path", path, "--epochs", 1)
+    assert "| data unrecognised CIFAR-100 files (10 images)" in output.splitlines()[0]
+    folder = only_run(tmp_path)
+    assert folder.name.startswith("resnet18-cifar100-")
+    saved = checkpoint.load(folder / "last.safetensors")
+    assert saved.model["fc.weight"].shape[0] == len(saved.info["classes"]) == 100
+    process = run("show_predictions.py", folder / "last.safetensors", "--data-path", path, "--count", 4, cwd=tmp_path)
+    assert (process.returncode, process.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("where", [["--count", "32"], ["--first", "10", "--count", "1"], ["--count", "0"]], ids=str)
