@@ -9,47 +9,88 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minires.kernels import ConvGeometry, avg_pool2d, avg_pool2d_grad, max_pool2d, max_pool2d_grad
+from minires.kernels import (
+    ConvGeometry,
+    adaptive_avg_pool2d,
+    adaptive_avg_pool2d_grad,
+    adaptive_max_pool2d,
+    adaptive_max_pool2d_grad,
+    avg_pool2d,
+    avg_pool2d_grad,
+    max_pool2d,
+    max_pool2d_grad,
+)
+from minires.kernels.portable.pool import spans
 from tests import reference
 
 small = st.integers(1, 3)
 
 
 @st.composite
-def windows(draw: Any) -> tuple[tuple[int, ...], tuple[int, int], tuple[int, int], tuple[int, int]]:
-    """The shape of x, a window that fits, a stride and a padding of at most half the window."""
+def windows(draw: Any, dilated: bool = False) -> tuple[tuple[int, ...], tuple[int, int], ConvGeometry]:
+    """The shape of x, a window that fits, and how it moves, with four paddings of at most half the window."""
     kernel, stride = draw(st.tuples(small, small)), draw(st.tuples(small, small))
-    padding = draw(st.integers(0, kernel[0] // 2)), draw(st.integers(0, kernel[1] // 2))
-    shape = draw(small), kernel[0] + draw(st.integers(0, 4)), kernel[1] + draw(st.integers(0, 4)), draw(small)
-    return shape, kernel, stride, padding
+    pads = [draw(st.integers(0, kernel[side // 2] // 2)) for side in range(4)]
+    dilation = draw(st.tuples(small, small)) if dilated else (1, 1)
+    geometry = ConvGeometry(stride, tuple(pads), dilation)
+    high, wide = geometry.extent(kernel)
+    shape = draw(st.integers(0, 3)), high + draw(st.integers(0, 4)), wide + draw(st.integers(0, 4)), draw(small)
+    return shape, kernel, geometry
 
 
-def geometry(stride: tuple[int, int], padding: tuple[int, int]) -> ConvGeometry:
-    return ConvGeometry(stride, (padding[0], padding[0], padding[1], padding[1]))
+def loops(geometry: ConvGeometry) -> tuple[Any, Any]:
+    """Stride and padding as the loops take them."""
+    return geometry.stride, (geometry.padding[:2], geometry.padding[2:])
 
 
-@given(windows())
+@given(windows(dilated=True))
 def test_max_pool_is_linear_in_the_winners(drawn: Any) -> None:
-    shape, kernel, stride, padding = drawn
+    shape, kernel, geometry = drawn
     rng = np.random.default_rng(0)
     x = rng.permutation(int(np.prod(shape))).reshape(shape).astype(float)
-    y, index = max_pool2d(x, kernel, geometry(stride, padding))
-    np.testing.assert_array_equal(y, reference.max_pool2d(x, kernel, stride, padding))
+    y, index = max_pool2d(x, kernel, geometry)
+    np.testing.assert_array_equal(y, reference.max_pool2d(x, kernel, *loops(geometry), geometry.dilation))
     gy = rng.standard_normal(y.shape)
-    gx = max_pool2d_grad(gy, index, shape, kernel, geometry(stride, padding))
+    gx = max_pool2d_grad(gy, index, shape, kernel, geometry)
     assert np.vdot(y, gy) == pytest.approx(np.vdot(x, gx), rel=1e-12, abs=1e-11)
 
 
 @given(windows())
 def test_avg_pool_and_its_adjoint(drawn: Any) -> None:
-    shape, kernel, stride, padding = drawn
+    shape, kernel, geometry = drawn
     rng = np.random.default_rng(0)
     x, count = rng.standard_normal(shape), np.float64(kernel[0] * kernel[1])
-    y = avg_pool2d(x, kernel, geometry(stride, padding), count)
-    np.testing.assert_allclose(y, reference.avg_pool2d(x, kernel, stride, padding), rtol=1e-12, atol=1e-14)
+    y = avg_pool2d(x, kernel, geometry, count)
+    np.testing.assert_allclose(y, reference.avg_pool2d(x, kernel, *loops(geometry)), rtol=1e-12, atol=1e-14)
     gy = rng.standard_normal(y.shape)
-    gx = avg_pool2d_grad(gy, shape, kernel, geometry(stride, padding), count)
+    gx = avg_pool2d_grad(gy, shape, kernel, geometry, count)
     assert np.vdot(y, gy) == pytest.approx(np.vdot(x, gx), rel=1e-12, abs=1e-12)
+
+
+sizes = st.tuples(st.integers(1, 7), st.integers(1, 7))
+
+
+@given(st.integers(0, 2), sizes, sizes, small)
+def test_adaptive_pools_are_the_loops_and_their_gradients_adjoint(n: int, size: Any, out: Any, c: int) -> None:
+    rng = np.random.default_rng(0)
+    x, gy = rng.standard_normal((n, *size, c)), rng.standard_normal((n, *out, c))
+    y = adaptive_avg_pool2d(x, out)
+    np.testing.assert_allclose(y, reference.adaptive_avg_pool2d(x, out), rtol=1e-13, atol=1e-14)
+    gx = adaptive_avg_pool2d_grad(gy, x.shape)
+    assert np.vdot(y, gy) == pytest.approx(np.vdot(x, gx), rel=1e-12, abs=1e-12)
+    y, index = adaptive_max_pool2d(x, out)
+    np.testing.assert_array_equal(y, reference.adaptive_max_pool2d(x, out))
+    gx = adaptive_max_pool2d_grad(gy, index, x.shape)
+    assert np.vdot(y, gy) == pytest.approx(np.vdot(x, gx), rel=1e-12, abs=1e-12)
+    assert index.dtype == np.int32
+
+
+@pytest.mark.parametrize("size", range(1, 9))
+@pytest.mark.parametrize("count", range(1, 9))
+def test_windows_that_hold_a_place_are_the_same_rule_the_other_way(size: int, count: int) -> None:
+    windows, back = spans(size, count), spans(count, size)
+    for place, window in np.ndindex(size, count):
+        assert (place in range(*windows[window])) == (window in range(*back[place]))
 
 
 @pytest.mark.parametrize(("kernel", "dtype"), [((16, 16), np.uint8), ((16, 17), np.int32)], ids=str)

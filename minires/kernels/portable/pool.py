@@ -73,7 +73,7 @@ def avg_pool2d_grad(
 # as values do.
 
 
-def _spans(size: int, count: int) -> list[tuple[int, int]]:
+def spans(size: int, count: int) -> list[tuple[int, int]]:
     """First place and end of each of `count` windows over `size` places."""
     return [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
 
@@ -83,9 +83,9 @@ def _span_taps(like: Array, size: int, count: int) -> Iterator[tuple[Array, Arra
 
     A window that has no such place shows its last one again.
     """
-    xp, spans = array_module(like), _spans(size, count)
-    first, end = (xp.asarray(bounds) for bounds in zip(*spans, strict=True))
-    for i in range(max(stop - start for start, stop in spans)):
+    xp, windows = array_module(like), spans(size, count)
+    first, end = (xp.asarray(bounds) for bounds in zip(*windows, strict=True))
+    for i in range(max(stop - start for start, stop in windows)):
         yield xp.minimum(first + i, end - 1), first + i < end
 
 
