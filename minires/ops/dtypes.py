@@ -66,7 +66,7 @@ def operands(op: str, a: Any, b: Any, to_float: bool = False) -> tuple[Any, Any]
         low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
         for v in (a, b):
             if is_scalar(v) and not low <= v <= high:
-                raise DTypeError(f"{op}: {dtype} does not hold {v}; convert with .to('int64')")
+                raise DTypeError(f"{op}: {dtype} does not hold {v}; convert with .to('int64') or .to('float32')")
     check_broadcast(op, *(v for v in (a, b) if is_tensor(v)))
     if not tensors:
         a = as_tensor(float(a) if isinstance(b, float) else a)

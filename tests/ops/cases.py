@@ -9,7 +9,9 @@ from importlib import import_module
 
 from tests.ops.mutant import Mutant, scaled
 
-FAMILIES = ("elementwise", "activation", "dropout", "reduce", "shape", "index", "linear", "conv", "norm", "pool", "loss")
+FAMILIES = (
+    "elementwise", "activation", "dropout", "reduce", "shape", "index", "linear", "conv", "norm", "pool", "loss",
+)  # fmt: skip
 
 _modules = [import_module(f"tests.ops.families.{family}") for family in FAMILIES]
 CASES = [case for module in _modules for case in module.CASES]
