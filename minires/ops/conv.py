@@ -164,7 +164,9 @@ def _check(op: str, input: Any, weight: Any, bias: Any, groups: int, transposed:
         raise ShapeError(f"{op}: weight must be {axes}, but has shape {weight.shape}")
     channels, outputs = weight.shape[2] * groups, weight.shape[3]
     if outputs % groups:
-        raise ShapeError(f"{op}: groups={groups} cannot share the {outputs} channels of weight {weight.shape} = {axes}")
+        raise ShapeError(
+            f"{op}: {groups} groups cannot share evenly the {outputs} channels of weight {weight.shape} = {axes}"
+        )
     if transposed:
         channels, outputs = outputs, channels
     check_images(op, input, channels, f"weight {weight.shape} = {axes}" + (f", groups={groups}," if groups > 1 else ""))

@@ -32,7 +32,55 @@ def test_bias_gradient_is_exact_over_many_pixels(rng: np.random.Generator) -> No
     np.testing.assert_allclose(b.grad.data, gy.sum((0, 1, 2), dtype=np.float64), rtol=5e-7)
 
 
+def test_same_puts_the_odd_one_last() -> None:
+    """A stride of 2 over 4 places under a window of 3: the first window starts on the image, not before it."""
+    x, w = np.array([1.0, 2, 3, 4]).reshape(1, 1, 4, 1), np.array([100.0, 10, 1]).reshape(1, 3, 1, 1)
+    assert ops.conv2d(x, w, stride=2, padding="same").data.ravel().tolist() == [123, 340]
+    assert ops.conv2d(x, w, stride=2, padding=(0, 1)).data.ravel().tolist() == [12, 234]
+    assert ops.conv2d(x, w, stride=2, padding="valid").data.ravel().tolist() == [123]
+
+
+def test_same_depends_on_the_image() -> None:
+    w = ones(3, 3, 1, 1)
+    assert [ops.conv2d(ones(1, s, s + 1, 1), w, None, 2, "same").shape[1:3] for s in (1, 4, 5)] == [
+        (1, 1),
+        (2, 3),
+        (3, 3),
+    ]
+
+
+def test_groups_are_convolutions_side_by_side(rng: np.random.Generator) -> None:
+    x, w = rng.standard_normal((2, 5, 4, 6)), rng.standard_normal((3, 2, 2, 9))
+    parts = [ops.conv2d(x[..., 2 * g : 2 * g + 2], w[..., 3 * g : 3 * g + 3], dilation=(2, 1)).data for g in range(3)]
+    whole = ops.conv2d(x, w, dilation=(2, 1), groups=3).data
+    np.testing.assert_allclose(whole, np.concatenate(parts, axis=3), rtol=1e-13, atol=1e-13)
+
+
+def test_dilation_is_a_kernel_with_holes(rng: np.random.Generator) -> None:
+    x, w, holes = rng.standard_normal((2, 8, 9, 2)), rng.standard_normal((3, 2, 2, 3)), np.zeros((7, 3, 2, 3))
+    holes[::3, ::2] = w
+    dilated = ops.conv2d(x, w, None, 2, 1, (3, 2)).data
+    np.testing.assert_allclose(dilated, ops.conv2d(x, holes, None, 2, 1).data, rtol=1e-13, atol=1e-13)
+
+
+def test_transposed_convolution_is_the_input_gradient(rng: np.random.Generator) -> None:
+    x, w = rng.standard_normal((2, 8, 7, 3)), rng.standard_normal((3, 3, 3, 4))
+    image = Tensor(x, requires_grad=True)
+    y = ops.conv2d(image, w, None, 2, 1)
+    gy = rng.standard_normal(y.shape)
+    y.backward(gy)
+    np.testing.assert_array_equal(ops.conv_transpose2d(gy, w, None, 2, 1, (1, 0)).data, image.grad.data)
+
+
+def test_output_padding_adds_rows_at_the_bottom() -> None:
+    """With the stride, what a further row of the input would reach; it holds the bias."""
+    x, w, b = np.ones((1, 2, 2, 1)), np.ones((1, 1, 1, 1)), np.array([0.5])
+    y = ops.conv_transpose2d(x, w, b, 2, 0, 1)
+    np.testing.assert_array_equal(y.data[0, :, :, 0], 0.5 + np.outer([1, 0, 1, 0], [1, 0, 1, 0]))
+
+
 X, W = ones(2, 8, 9, 3), ones(3, 3, 3, 4)
+GROUPED = ones(3, 3, 2, 6)  # for 2 groups: 4 channels to 6
 REFUSED: dict[str, tuple[Any, type[MiniresError], str]] = {
     "nchw": (
         lambda: ops.conv2d(ones(2, 3, 8, 9), W),
@@ -65,6 +113,85 @@ REFUSED: dict[str, tuple[Any, type[MiniresError], str]] = {
     ),
     "stride-float": (lambda: ops.conv2d(X, W, stride=1.5), ArgumentError, r"conv2d: stride .* not 1\.5"),
     "padding": (lambda: ops.conv2d(X, W, padding=-1), ArgumentError, r"conv2d: padding must be .* at least 0, not -1"),
+    "nchw-groups": (
+        lambda: ops.conv2d(ones(2, 4, 8, 9), GROUPED, groups=2),
+        ShapeError,
+        r"looks like \(N, C, H, W\).*x\.permute\(0, 2, 3, 1\)",
+    ),
+    "groups-channels": (
+        lambda: ops.conv2d(ones(2, 8, 9, 5), GROUPED, groups=2),
+        ShapeError,
+        r"has 5 channels in its last axis, but weight \(3, 3, 2, 6\) = \(KH, KW, C/groups, O\), groups=2, expects 4$",
+    ),
+    "groups-outputs": (
+        lambda: ops.conv2d(ones(2, 8, 9, 8), GROUPED, groups=4),
+        ShapeError,
+        r"conv2d: weight \(3, 3, 2, 6\) = \(KH, KW, C/groups, O\): 4 groups cannot share 6 channels evenly",
+    ),
+    "groups-zero": (lambda: ops.conv2d(X, W, groups=0), ArgumentError, r"conv2d: groups must be an int .* not 0"),
+    "groups-pair": (lambda: ops.conv2d(X, W, groups=(1, 1)), ArgumentError, r"conv2d: groups .* not \(1, 1\)"),
+    "dilation-zero": (lambda: ops.conv2d(X, W, dilation=0), ArgumentError, r"conv2d: dilation must be .* not 0"),
+    "dilation-window": (
+        lambda: ops.conv2d(X, W, dilation=(5, 1)),
+        ShapeError,
+        r"conv2d: a window of 3x3 with dilation \(5, 1\) does not fit into the padded input of 8x9",
+    ),
+    "padding-three": (
+        lambda: ops.conv2d(X, W, padding=((0, 1), (1, 2, 3))),
+        ArgumentError,
+        r"conv2d: padding must be one int or two, of at least 0, not \(1, 2, 3\)",
+    ),
+    "padding-mixed": (lambda: ops.conv2d(X, W, padding=((0, 1), 1)), ArgumentError, r"conv2d: padding must be"),
+    "padding-negative": (
+        lambda: ops.conv2d(X, W, padding=((0, -1), (1, 1))),
+        ArgumentError,
+        r"conv2d: padding .* not \(0, -1\)",
+    ),
+    "transposed-nchw": (
+        lambda: ops.conv_transpose2d(ones(2, 4, 8, 9), W),
+        ShapeError,
+        r"conv_transpose2d: input \(2, 4, 8, 9\).* \(KH, KW, O, I\) expects 4; it looks like \(N, C, H, W\)",
+    ),
+    "transposed-channels": (
+        lambda: ops.conv_transpose2d(X, W),
+        ShapeError,
+        r"conv_transpose2d: input .* has 3 channels in its last axis, but weight .* = \(KH, KW, O, I\) expects 4$",
+    ),
+    "transposed-groups": (
+        lambda: ops.conv_transpose2d(X, ones(3, 3, 2, 3), groups=2),
+        ShapeError,
+        r"\(KH, KW, O/groups, I\): 2 groups cannot share 3 channels evenly",
+    ),
+    "transposed-bias": (
+        lambda: ops.conv_transpose2d(ones(2, 8, 9, 4), W, ones(4)),
+        ShapeError,
+        r"conv_transpose2d: bias must be \(3,\) for weight",
+    ),
+    "transposed-same": (
+        lambda: ops.conv_transpose2d(ones(2, 8, 9, 4), W, padding="same"),
+        ArgumentError,
+        r"conv_transpose2d: padding must be one int or two, not 'same'.*choose one with padding and output_padding",
+    ),
+    "output-padding": (
+        lambda: ops.conv_transpose2d(ones(2, 8, 9, 4), W, None, 2, 0, (1, 2)),
+        ArgumentError,
+        r"conv_transpose2d: output_padding \(1, 2\) must be less than stride \(2, 2\) or dilation \(1, 1\); pad",
+    ),
+    "transposed-to-nothing": (
+        lambda: ops.conv_transpose2d(ones(2, 1, 9, 4), W, None, 1, 2),
+        ShapeError,
+        r"conv_transpose2d: input \(2, 1, 9, 4\) under a window of 3x3.* would give an output of -1x7; pad less",
+    ),
+    "transposed-of-nothing": (
+        lambda: ops.conv_transpose2d(ones(2, 0, 9, 4), W),
+        ShapeError,
+        r"conv_transpose2d: input \(2, 0, 9, 4\) .* use a larger image",
+    ),
+    "transposed-mixed": (
+        lambda: ops.conv_transpose2d(ones(2, 8, 9, 4, dtype=np.float64), W),
+        DTypeError,
+        r"conv_transpose2d: one dtype expected",
+    ),
     "padding-name": (
         lambda: ops.conv2d(X, W, padding="full"),
         ArgumentError,
