@@ -60,8 +60,7 @@ class Optimizer:
         self.param_groups.append({**settings, "params": params})
 
     def check(self, settings: dict[str, Any]) -> None:
-        """Raises ArgumentError for a group's settings that make no sense."""
-        raise NotImplementedError
+        """Raises ArgumentError for a group's settings that make no sense. A subclass may know some."""
 
     def update(self, p: Any, state: dict[str, Any], settings: dict[str, Any]) -> None:
         """One step of a parameter that has a gradient, written into its array and its state."""

@@ -88,25 +88,30 @@ def test_a_run_from_a_file_goes_on_bit_for_bit(amsgrad: bool, dtype: type, tmp_p
             for i, value in enumerate(values):
                 setattr(self, f"p{i}", nn.Parameter(value.copy()))
 
-    def run(net: Net, adamw: optim.AdamW, steps: range) -> list[bytes]:
+    def run(net: Net, adamw: optim.AdamW, schedule: Any, steps: range) -> list[bytes]:
         for step in steps:
             set_gradients(list(net.parameters()), [], step)
             adamw.step()
+            schedule.step()
         return [p.data.tobytes() for p in net.parameters()]
 
     straight = Net([np.ones(shape, dtype) for shape in SHAPES])
     adamw = optim.AdamW(groups_of(list(straight.parameters())), lr=0.1, amsgrad=amsgrad)
-    run(straight, adamw, range(5))
-    checkpoint.save(tmp_path / "half", straight, adamw)
-    want = run(straight, adamw, range(5, 10))
+    schedule = optim.lr_scheduler.OneCycleLR(adamw, 0.1, 10)
+    run(straight, adamw, schedule, range(5))
+    checkpoint.save(tmp_path / "half", straight, adamw, schedule)
+    want = run(straight, adamw, schedule, range(5, 10))
 
     saved = checkpoint.load(tmp_path / "half")
     resumed = Net([np.zeros(shape, dtype) for shape in SHAPES])
     other = optim.AdamW(groups_of(list(resumed.parameters())), lr=9.0)
     resumed.load_state_dict(saved.model)
+    schedule = optim.lr_scheduler.OneCycleLR(other, 5.0, 20)
     other.load_state_dict(saved.optimizer)
-    assert run(resumed, other, range(5, 10)) == want
-    assert other.param_groups[1]["betas"] == (0.8, 0.9)
+    schedule.load_state_dict(saved.scheduler)
+    assert run(resumed, other, schedule, range(5, 10)) == want
+    assert other.param_groups == [{**g, "params": o["params"]} for g, o in zip(
+        adamw.param_groups, other.param_groups, strict=True)]  # fmt: skip
     for p, q in zip(straight.parameters(), resumed.parameters(), strict=True):
         assert adamw.state[p]["step"] == other.state[q]["step"]
         assert isinstance(other.state[q]["step"], int)

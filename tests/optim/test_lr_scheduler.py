@@ -284,8 +284,7 @@ def test_refused(make: Callable[[Any], Any], message: str) -> None:
 
 def test_one_cycle_needs_a_momentum() -> None:
     class Plain(optim.Optimizer):
-        def check(self, settings: dict[str, Any]) -> None:
-            pass
+        pass
 
     plain = Plain([nn.Parameter(np.ones(1))], {"lr": 0.1})
     with pytest.raises(ArgumentError, match="OneCycleLR: Plain has no momentum: pass cycle_momentum=False"):
