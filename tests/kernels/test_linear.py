@@ -31,13 +31,17 @@ def test_halves_are_rounded_once(rng: np.random.Generator) -> None:
 
 def test_the_sum_over_a_repeated_operand(rng: np.random.Generator) -> None:
     a, b = rng.standard_normal((5, 2, 4, 3)), rng.standard_normal((2, 3, 6))
-    got = matmul_to_shape(a, b, (1, 4, 6))
-    assert_f64(got, reference.matmul(a, b).sum((0, 1)).reshape(1, 4, 6), TOLERANCES["gemm"])
+    for shape in ((1, 4, 6), (4, 6), (2, 4, 6)):
+        want = reference.matmul(a, b).sum((0, 1) if shape[0] != 2 else 0).reshape(shape)
+        assert_f64(matmul_to_shape(a, b, shape), want, TOLERANCES["gemm"])
+    stack = rng.standard_normal((5, 2, 3, 6))
+    assert_f64(matmul_to_shape(a, stack, (4, 6)), reference.matmul(a, stack).sum((0, 1)), TOLERANCES["gemm"])
 
 
 def test_halves_summed_over_many_repetitions(rng: np.random.Generator) -> None:
     a = rng.random((5000, 1, 2)).astype(np.float16)
     b = rng.random((5000, 2, 1)).astype(np.float16)
-    got = matmul_to_shape(a, b, (1, 1))
-    assert got.dtype == np.float16
-    np.testing.assert_allclose(got[0, 0], np.vdot(a.astype(np.float64), b[..., 0][:, None]), rtol=1e-3)
+    for shape in ((1, 1), (1, 1, 1)):
+        got = matmul_to_shape(a, b, shape)
+        assert (got.shape, got.dtype) == (shape, np.float16)
+        np.testing.assert_allclose(got.item(), np.vdot(a.astype(np.float64), b[..., 0][:, None]), rtol=1e-3)

@@ -146,7 +146,7 @@ def indexed(draw: Any) -> tuple[np.ndarray, tuple[Any, ...]]:
     return x, tuple(parts)
 
 
-@settings(max_examples=600)
+@settings(max_examples=400)
 @given(indexed())
 def test_index_is_numpys(drawn: Any) -> None:
     """Also where it refuses: then both do. The gradient adds up all that was taken from a place."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from ...device import Array
 from ..dispatch import kernel
 from .reduce import sum_to_shape
@@ -19,4 +21,7 @@ def matmul(a: Array, b: Array, bias: Array | None = None) -> Array:
 @kernel
 def matmul_to_shape(a: Array, b: Array, shape: tuple[int, ...]) -> Array:
     """a @ b, summed over the leading axes along which an operand of `shape` was repeated: matmul's gradients."""
+    if len(shape) == 2 < a.ndim and a.shape[:-2] == b.shape[:-2]:  # one long product is the sum of many short ones
+        terms = math.prod(a.shape[:-2]) * a.shape[-1]
+        return a.swapaxes(-1, -2).reshape(terms, a.shape[-2]).T @ b.reshape(terms, b.shape[-1])
     return sum_to_shape(a @ b, shape)
