@@ -72,7 +72,7 @@ DATASETS: dict[str, tuple[str, tuple[File, ...]]] = {
 }
 
 
-def fetch(dataset: str, root: str | Path, mirrors: Sequence[str] | None = None) -> Path:
+def fetch(dataset: str, root: str | Path, mirrors: Sequence[str] | str | None = None) -> Path:
     """Download what is missing of a data set, one of DATASETS, and return the folder that holds its files.
 
     Import this module where it is called, not at the top: `python -m` runs it, too.
@@ -86,7 +86,7 @@ def fetch(dataset: str, root: str | Path, mirrors: Sequence[str] | None = None) 
     return folder
 
 
-def download(file: File, folder: str | Path, mirrors: Sequence[str] | None = None) -> Path:
+def download(file: File, folder: str | Path, mirrors: Sequence[str] | str | None = None) -> Path:
     """The path of `file` in `folder`, downloaded if it is not there.
 
     `mirrors` are the folders' URLs to try in turn; if None, the one in the environment variable MINIRES_MIRROR, if any,
@@ -104,7 +104,7 @@ def download(file: File, folder: str | Path, mirrors: Sequence[str] | None = Non
     with _part(target) as part, _progress(file) as report:
         if _is_there(target, file):  # by now: another process held the part
             return target
-        for mirror in mirrors:
+        for mirror in [mirrors] if isinstance(mirrors, str) else mirrors:
             url = f"{mirror.rstrip('/')}/{file.name}"
             try:
                 _fill(part, file, url, report)

@@ -27,6 +27,7 @@ from tests.data.server import CONTENT, OTHER, Server
 def server(monkeypatch) -> Iterator[Server]:
     monkeypatch.setattr(module, "PAUSE", 0.0)
     monkeypatch.delenv("MINIRES_MIRROR", raising=False)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     server = Server()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -171,7 +172,7 @@ def test_ones_own_mirror_comes_first(server, tmp_path, monkeypatch):
     assert download(server.file("bad"), tmp_path).read_bytes() == CONTENT
     assert server.requests == [("/good/data.bin", None)]
     with pytest.raises(DataError, match=r"bad/data\.bin: has the MD5"):  # an argument is all there is
-        download(server.file(), tmp_path / "x", mirrors=[server.url("bad")])
+        download(server.file(), tmp_path / "x", mirrors=server.url("bad"))
     assert len(server.requests) == 2
 
 
