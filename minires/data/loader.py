@@ -87,7 +87,10 @@ class DataLoader:
                 batch = self.dataset.batch(index, epoch)
             else:
                 batch = self.collate_fn([self.dataset[int(i)] for i in index])
-            return batch if self.mix is None else self.mix(*batch, index, epoch)
+            if self.mix is not None:
+                images, labels = batch
+                batch = self.mix(images, labels, index, epoch)
+            return batch
         except Exception as error:
             shown = ", ".join(map(str, index[:4])) + (", ..." if len(index) > 4 else "")
             raise DataError(f"loading examples {shown} failed: {type(error).__name__}: {error}") from error
