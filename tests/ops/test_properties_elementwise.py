@@ -16,7 +16,7 @@ from tests.helpers import laid_out
 from tests.oracle import torch
 from tests.strategies import arrays, broadcastable, dtypes, layouts, shapes
 
-few = settings(max_examples=30)
+few = settings(max_examples=50)
 T = torch.nn.functional
 
 
@@ -145,7 +145,7 @@ def operands(draw: Any) -> Any:
     return np.ones(draw(shapes(max_dims=1, min_side=2, max_side=2)), draw(kinds))
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(a=operands(), b=operands())
 def test_types_promote_as_in_pytorch(a: Any, b: Any) -> None:
     if not (isinstance(a, np.ndarray) or isinstance(b, np.ndarray)):
