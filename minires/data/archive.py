@@ -7,7 +7,6 @@ DataError that names it.
 from __future__ import annotations
 
 import gzip
-import tarfile
 import zlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -18,8 +17,6 @@ from ..errors import DataError
 
 MOST_MEMBERS = 100  # in an archive; the real ones have ten at most
 BLOCK = 512  # tar's unit
-LINKS, DEVICES = (tarfile.LNKTYPE, tarfile.SYMTYPE), (tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE)
-WITHOUT_CONTENT = (*LINKS, *DEVICES, tarfile.DIRTYPE)
 
 
 def read_file(path: Path, largest: int) -> bytes:
@@ -42,6 +39,10 @@ def read_members(path: Path, names: Collection[str], largest: int) -> dict[str, 
     missing or there twice, and for an archive that is damaged anywhere, up to the checksum at its end, or that unpacks
     to more than ten times `largest` bytes.
     """
+    import tarfile  # late, as this would make every import of minires slower
+
+    links, devices = (tarfile.LNKTYPE, tarfile.SYMTYPE), (tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE)
+    without_content = (*links, *devices, tarfile.DIRTYPE)
     found: dict[str, bytes] = {}
     left = 10 * largest
     with _unpacked(path) as stream:
@@ -49,8 +50,11 @@ def read_members(path: Path, names: Collection[str], largest: int) -> dict[str, 
             header = stream.read(BLOCK)
             if not any(header):  # a block of zeros ends the archive
                 break
-            member = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
-            size = 0 if member.type in WITHOUT_CONTENT else member.size
+            try:
+                member = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+            except tarfile.TarError as error:
+                raise ValueError(f"no header of a member: {error}") from error
+            size = 0 if member.type in without_content else member.size
             if not 0 <= size <= min(largest, left) or member.type == tarfile.GNUTYPE_SPARSE:
                 raise DataError(f"{path} is damaged: its member {member.name!r} would have {size:,} bytes")
             left -= size
@@ -78,5 +82,5 @@ def _unpacked(path: Path) -> Iterator[BinaryIO]:
     try:
         with gzip.open(path) as stream:
             yield stream  # type: ignore[misc]
-    except (gzip.BadGzipFile, EOFError, zlib.error, tarfile.TarError, ValueError) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error, ValueError) as error:
         raise DataError(f"{path} is damaged: {error}") from error

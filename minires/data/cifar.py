@@ -107,7 +107,7 @@ def find(root: str | Path, data_set: str = "CIFAR-10") -> tuple[Form, Path]:
             return form, root / form.archive
     raise DataError(
         incomplete
-        or f"no {data_set} in {root.resolve()}: put {forms[1].archive} or {forms[0].archive} there, packed or unpacked, "
+        or f"no {data_set} in {root.resolve()}: put {forms[1].archive} or {forms[0].archive} there, or their folders, "
         f"or run python -m minires.data.download {data_set.lower().replace('-', '')} --root {root}"
     )
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,7 +14,11 @@ from . import identity
 from .dataset import ImageDataset
 from .transforms import Transform
 
+if TYPE_CHECKING:
+    import zipfile
+
 LARGEST_RATIO = 100  # of an array's size to its size in the file; noisy images come to 1.2, drawings to 20
+STORED, DEFLATED = 0, 8  # as zip numbers its ways of packing
 MOST_ENTRIES, MOST_CLASSES = 1000, 100_000
 
 
@@ -68,6 +72,8 @@ def load_npz(path: str | Path, keys: list[str], optional: list[str] | None = Non
 
     Sizes are checked against the file's before memory is taken, and nothing is ever unpickled. Raises DataError.
     """
+    import zipfile  # late, as this would make every import of minires slower
+
     path = Path(path)
     try:
         with zipfile.ZipFile(path) as file:
@@ -91,7 +97,7 @@ def load_npz(path: str | Path, keys: list[str], optional: list[str] | None = Non
 def _array(file: zipfile.ZipFile, name: str, path: Path) -> np.ndarray:
     """One array: its header says what is to come, and only as much is read."""
     info = file.getinfo(name)
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1:
+    if info.compress_type not in (STORED, DEFLATED) or info.flag_bits & 1:
         raise DataError(f"{path}: {name} is packed in a way that NumPy does not write")
     if info.file_size > LARGEST_RATIO * max(info.compress_size, 1000):
         raise DataError(f"{path}: {name} would unpack {info.compress_size:,} bytes to {info.file_size:,}")
@@ -107,6 +113,6 @@ def _array(file: zipfile.ZipFile, name: str, path: Path) -> np.ndarray:
             raise DataError(f"{path}: {name} holds {dtype}, not numbers or text")
         promised, there = math.prod(shape) * dtype.itemsize, info.file_size - member.tell()
         if min(shape, default=0) < 0 or promised != there:
-            raise DataError(f"{path} is damaged: {name} {shape} needs {promised:,} bytes, but has {there:,}")
+            raise DataError(f"{path} is damaged: {name} has {there:,} bytes, which are no {shape} of {dtype}")
         values = np.frombuffer(member.read(), dtype)
     return values.astype(dtype.newbyteorder("="), copy=False).reshape(shape, order="F" if by_columns else "C")
