@@ -36,8 +36,8 @@ class Index(Function):
 class Take(Function):
     """y = x[place] where arrays of integers or booleans stand in the place, by NumPy's rules.
 
-    Shapes    place has "array" where an array of shape S stands; y has S there, S broadcast over the arrays, or S
-              first if a slice separates them. A boolean array stands for the places of its True
+    Shapes    place has "array" where an array stands; y has the arrays' common shape there, or first if a slice
+              separates them. A boolean array stands for the places of its True, one number for each of its axes
     Forward   y = x[place]
     Backward  gx = for each element of x the sum of gy over its uses: an array may name an element many times
     Saves     the arrays
@@ -80,7 +80,7 @@ def index_parts(op: str, input: Any, where: Any) -> tuple[Any, ...]:
 
 
 def _index_part(op: str, input: Any, part: Any) -> Any:
-    if part is None or isinstance(part, (slice, EllipsisType)) or type(part) is int:
+    if part is None or (isinstance(part, (int, slice, EllipsisType)) and not isinstance(part, bool)):
         return part
     if hasattr(part, "dtype") or isinstance(part, (list, tuple)):
         array = part if is_tensor(part) else as_tensor(part).to(input.device)

@@ -177,9 +177,9 @@ def unflatten(input: Any, dim: int, sizes: Sequence[int]) -> Any:
     """`input` with dimension `dim` made several, of which one size may be -1. Raises ShapeError if they do not fit."""
     input = as_tensor(input)
     axis = dimension("unflatten", dim, input.ndim)
-    size, known = input.size(axis), math.prod(s for s in sizes if s != -1)
+    size, known = math.prod(input.shape[axis : axis + 1]), math.prod(s for s in sizes if s != -1)
     parts = [size // (known or 1) if s == -1 else s for s in sizes]
-    if not sizes or math.prod(parts) != size or min(parts) < 0 or parts.count(-1) > 1:
+    if not parts or min(parts) < 0 or math.prod(parts) != size or list(sizes).count(-1) > (known > 0):
         raise ShapeError(f"unflatten: dimension {dim} of shape {input.shape} cannot become {tuple(sizes)}")
     return reshape(input, (*input.shape[:axis], *parts, *input.shape[axis + 1 :]))
 

@@ -83,6 +83,7 @@ def test_sizes_of_nothing() -> None:
     empty = Tensor(np.zeros((0, 4)))
     assert empty.unflatten(1, (2, -1)).shape == (0, 2, 2)
     assert empty.unflatten(0, (2, -1)).shape == (2, 0, 4)
+    assert Tensor(3.0).unflatten(0, (1, -1)).shape == (1, 1)
     assert empty.unsqueeze(1).expand(-1, 3, -1).shape == (0, 3, 4)
     assert Tensor(np.ones(1)).expand(0).shape == (0,)
     assert ops.stack([empty, empty]).shape == (2, 0, 4)
@@ -135,6 +136,8 @@ REFUSED = {
         r"unflatten: dimension 2 of shape \(2, 3, 4\) .* \(3, -1\)",
     ),
     "unflatten-two": (lambda: X.unflatten(2, (-1, 2, -1)), ShapeError, r"unflatten: .* \(-1, 2, -1\)"),
+    "unflatten-ones": (lambda: X[:1].unflatten(0, (-1, -1)), ShapeError, r"unflatten: .* \(-1, -1\)"),
+    "unflatten-zero": (lambda: X[:0].unflatten(0, (0, -1)), ShapeError, r"unflatten: .* \(0, -1\)"),
     "unflatten-none": (lambda: X.unflatten(2, ()), ShapeError, r"unflatten: .* cannot become \(\)"),
     "expand": (lambda: X.expand(2, 3, 5), ShapeError, r"expand: shape \(2, 3, 4\) cannot become \(2, 3, 5\)"),
     "expand-less": (lambda: X.expand(3, 4), ShapeError, r"expand: shape \(2, 3, 4\) cannot become \(3, 4\)"),
