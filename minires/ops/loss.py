@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Function, wrap
-from ..device import array_module
+from ..device import array_module, check_one_device
 from ..errors import ArgumentError, DTypeError, GraphError, RangeError, ShapeError
 from ..kernels import (
     bce_with_logits,
@@ -298,6 +298,7 @@ def _checked(op: str, input: Any, target: Any, weight: Any) -> tuple[Any, Any, A
     """Tensors of which input is floating and has classes, and weight, if given, one number for each."""
     input, target = as_tensor(input), as_tensor(target)
     weight = None if weight is None else as_tensor(weight)
+    check_one_device(op, [t.data for t in (input, target, weight) if t is not None])
     if input.ndim == 0:
         raise ShapeError(f"{op}: input must be (N, ..., C) or (C,), class scores in its last axis, but is a number")
     check_parameters(op, input, weight=weight)
@@ -323,7 +324,7 @@ def _labels(op: str, input: Any, target: Any, ignore_index: int) -> tuple[Any, A
             f"shape {input.shape[:-1]}{remedy}"
         )
     xp, classes = array_module(target.data), input.shape[-1]
-    labels = target.data.reshape(-1).astype(xp.int64, copy=False)
+    labels = target.data.reshape(-1).astype(xp.int64)  # a copy: later writes into target do not reach backward
     if not _may_be_ignored(op, labels, classes, ignore_index):
         return labels, None
     kept = labels != ignore_index

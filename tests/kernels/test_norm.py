@@ -109,3 +109,29 @@ def test_evaluation_without_input_has_no_gradient_of_the_weight() -> None:
     assert ggamma is None
     np.testing.assert_array_equal(gx, gy)
     np.testing.assert_array_equal(gbeta, 2 * one)
+
+
+@pytest.mark.parametrize("block_bytes", [1, 300, 1 << 20])
+@given(view=views, dtype=st.sampled_from([np.float32, np.float64]))
+def test_blocks_of_examples_give_what_the_whole_gives(
+    block_bytes: int, view: tuple[int, int, int, int], dtype: Any
+) -> None:
+    """To the bit, but for the sums over examples."""
+    rng = np.random.default_rng(0)
+    x, gy, (gamma, beta) = (rng.standard_normal(s).astype(dtype) for s in (view, view, (2, *view[2:])))
+    with kernels.use("portable"):
+        whole = kernels.group_norm(x, gamma, beta, 1e-2)
+        gradients = kernels.group_norm_grad(gy, x, *whole[1:], gamma)
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        kernels.use(group_norm="blocked", group_norm_grad="blocked"),
+    ):
+        patch.setattr(cpu, "BLOCK_BYTES", block_bytes)
+        got = kernels.group_norm(x, gamma, beta, 1e-2)
+        blocked = kernels.group_norm_grad(gy, x, *whole[1:], gamma)
+    for a, b in zip((*got, blocked.x), (*whole, gradients.x), strict=True):
+        assert a.dtype == b.dtype == dtype
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(blocked[1:], gradients[1:], strict=True):
+        assert a.dtype == b.dtype == dtype
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6 if dtype == np.float32 else 1e-14)

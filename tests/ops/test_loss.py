@@ -174,6 +174,17 @@ def test_labels_come_in_any_integer_type(op: Any, kind: Any) -> None:
     assert op(z, target, ignore_index=1).item() == pytest.approx(want, rel=1e-15)
 
 
+@each_loss
+def test_labels_may_be_overwritten_after_the_forward_pass(op: Any) -> None:
+    """A loader may reuse their memory."""
+    target, weight = np.array([0, 2]), np.array([0.5, 1, 2])
+    z, want = Tensor(np.eye(3)[:2], requires_grad=True), value_and_gradient(op, np.eye(3)[:2], target, weight)
+    loss = op(z, target, weight)
+    target[:], weight[:] = 1, 7
+    loss.backward()
+    assert (loss.item(), z.grad.tolist()) == want
+
+
 def test_a_class_of_weight_zero_counts_nothing() -> None:
     loss, gradient = value_and_gradient(ops.cross_entropy, [[-INF, 0, 1], [0, 0, 0]], [0, 1], np.array([0.0, 2, 1]))
     assert (loss, gradient[0]) == (pytest.approx(math.log(3)), [0, 0, 0])
@@ -245,7 +256,11 @@ BOTH: dict[str, tuple[Any, type[MiniresError], str]] = {
     "logits": (lambda op: op(Z[0], LABELS), ShapeError, r"target has shape \(4,\), but input \(10,\) needs"),
     "number": (lambda op: op(Tensor(1.0), 0), ShapeError, r"input must be \(N, \.\.\., C\).*but is a number"),
     "logits-integers": (lambda op: op(LABELS[None], LABELS[:1]), DTypeError, r"input must be of a floating type"),
-    "weight": (lambda op: op(Z, LABELS, np.ones(3, np.float32)), ShapeError, r"weight must hold one number for each of the 10"),
+    "weight": (
+        lambda op: op(Z, LABELS, np.ones(3, np.float32)),
+        ShapeError,
+        r"weight must hold one number for each of the 10",
+    ),
     "weight-type": (lambda op: op(Z, LABELS, np.ones(10)), DTypeError, r".*weight is float64"),
     "weight-gradient": (
         lambda op: op(Z, LABELS, Tensor(np.ones(10, np.float32), requires_grad=True)),

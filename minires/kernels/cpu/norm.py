@@ -1,4 +1,4 @@
-"""Batch norm in blocks of rows that stay in the cache from the first pass over them to the last."""
+"""Batch norm in blocks of rows, group norm in blocks of examples, that stay in the cache from first pass to last."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from collections.abc import Iterator
 import numpy as np
 
 from ...device import Array
-from ..dispatch import Accepts, quiet, variant
+from ..dispatch import Accepts, quiet, registry, variant
 from ..portable.norm import (
     BatchStatistics,
+    Normalised,
     NormGradients,
     batch_norm_apply,
     batch_norm_grad,
     batch_norm_statistics,
     finish_statistics,
     grad_coefficients,
+    group_norm,
+    group_norm_grad,
 )
 from ..portable.reduce import column_sum
 
@@ -25,7 +28,7 @@ ON_CPU = Accepts("cpu")
 
 
 def _blocks(x: Array) -> Iterator[slice]:
-    rows = max(1, BLOCK_BYTES // max(1, x.shape[1] * x.itemsize))
+    rows = max(1, BLOCK_BYTES // max(1, x[:1].nbytes))
     for start in range(0, len(x), rows):
         yield slice(start, start + rows)
 
@@ -81,4 +84,29 @@ def batch_norm_grad_blocked(gy: Array, x: Array, hi: Array, lo: Array, invstd: A
         out *= b
         out += gy[block] * a
         out += c
+    return NormGradients(gx, ggamma.astype(x.dtype), gbeta.astype(x.dtype))
+
+
+@variant(group_norm, ON_CPU)
+def group_norm_blocked(x: Array, gamma: Array, beta: Array, eps: float) -> Normalised:
+    """The portable kernel on a few examples at a time, which do not see each other."""
+    n, _, g, _ = x.shape
+    result = Normalised(np.empty_like(x), *(np.empty((n, 1, g, 1), x.dtype) for _ in range(3)))
+    portable = registry["group_norm"].portable.function
+    for block in _blocks(x):
+        for whole, part in zip(result, portable(x[block], gamma, beta, eps), strict=True):
+            whole[block] = part
+    return result
+
+
+@variant(group_norm_grad, ON_CPU)
+def group_norm_grad_blocked(gy: Array, x: Array, hi: Array, lo: Array, invstd: Array, gamma: Array) -> NormGradients:
+    """The same; the sums over examples are continued in float64."""
+    gx, ggamma, gbeta = np.empty_like(x), np.zeros(gamma.shape), np.zeros(gamma.shape)
+    portable = registry["group_norm_grad"].portable.function
+    for block in _blocks(x):
+        part = portable(gy[block], x[block], hi[block], lo[block], invstd[block], gamma)
+        gx[block] = part.x
+        ggamma += part.weight
+        gbeta += part.bias
     return NormGradients(gx, ggamma.astype(x.dtype), gbeta.astype(x.dtype))

@@ -123,8 +123,10 @@ def batch_norm_eval_grad(
 def _group_mean(x: Array) -> Array:
     """The mean of x (N, S, G, D) over S and D, in float64 (N, 1, G, 1)."""
     n, s, g, d = x.shape
-    rows = x.reshape(n, s, g * d).sum(axis=1, dtype=array_module(x).float64)  # down S first: runs of G*D are contiguous
-    return rows.reshape(n, 1, g, d).sum(axis=3, keepdims=True) / (s * d or 1)
+    wide = array_module(x).float64
+    if s > 1:  # down S first: runs of G*D are contiguous
+        x = x.reshape(n, s, g * d).sum(axis=1, dtype=wide).reshape(n, 1, g, d)
+    return x.sum(axis=(1, 3), keepdims=True, dtype=wide) / (s * d or 1)
 
 
 @kernel
