@@ -70,8 +70,8 @@ def conv2d_grad_input_blocked(gy: Array, w: Array, shape: tuple[int, ...], geome
         if is_depthwise(w.shape, geometry):
             gx[block] = depthwise_grad_input(gy[block], w, gx[block].shape, geometry)
         else:
-            gcols = by_group(gy[block].reshape(-1, o), geometry.groups) @ w2t
-            gx[block] = col2im(gcols, gx[block].shape, (kh, kw), geometry)
+            gy2 = by_group(gy[block].reshape(-1, o), geometry.groups)
+            gx[block] = col2im(gy2 @ w2t, gx[block].shape, (kh, kw), geometry)
     return gx
 
 
@@ -84,6 +84,7 @@ def conv2d_grad_weight_blocked(gy: Array, x: Array, shape: tuple[int, ...], geom
         if is_depthwise(shape, geometry):
             gw2 += depthwise_grad_weight(gy[block], x[block], shape, geometry).reshape(gw2.shape)
         else:
-            cols_t = im2col(x[block], (kh, kw), geometry).swapaxes(-1, -2)
-            gw2 += side_by_side(cols_t @ by_group(gy[block].reshape(-1, o), geometry.groups), geometry.groups)
+            gy2 = by_group(gy[block].reshape(-1, o), geometry.groups)
+            # The columns get no name, which would keep them while the next block's are made, in memory not yet warm.
+            gw2 += side_by_side(im2col(x[block], (kh, kw), geometry).swapaxes(-1, -2) @ gy2, geometry.groups)
     return gw2.reshape(shape)
