@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,14 +21,16 @@ STEPS = 60
 S = optim.lr_scheduler
 
 
-def warm_up_then_cosine(s: Any, optimizer: Any) -> Any:
-    parts = [s.LinearLR(optimizer, 0.1, total_iters=5), s.CosineAnnealingLR(optimizer, 30, eta_min=1e-3)]
+def warm_up_then_cosine(s: Any, optimizer: Any, start: float = 0.1, T_max: int = 30, eta_min: float = 1e-3) -> Any:
+    parts = [s.LinearLR(optimizer, start, total_iters=5), s.CosineAnnealingLR(optimizer, T_max, eta_min=eta_min)]
     return s.SequentialLR(optimizer, parts, [5])
 
 
-def three_in_a_row(s: Any, optimizer: Any) -> Any:
-    parts = [s.ConstantLR(optimizer, 0.5, 10), s.ExponentialLR(optimizer, 0.9), s.MultiStepLR(optimizer, [3, 9])]
-    return s.SequentialLR(optimizer, parts, [7, 31])
+def three_in_a_row(
+    s: Any, optimizer: Any, factor: float = 0.5, gamma: float = 0.9, milestones: Sequence[int] = (7, 31)
+) -> Any:
+    parts = [s.ConstantLR(optimizer, factor, 10), s.ExponentialLR(optimizer, gamma), s.MultiStepLR(optimizer, [3, 9])]
+    return s.SequentialLR(optimizer, parts, list(milestones))
 
 
 def named(name: str, *args: Any, **kwargs: Any) -> Callable[[Any, Any], Any]:
@@ -66,7 +69,9 @@ CASES: dict[str, Callable[[Any, Any], Any]] = {  # of a library's schedules and 
     "lambda": named("LambdaLR", lambda epoch: 0.95**epoch),
     "lambda-each": named("LambdaLR", [lambda epoch: 1 / (epoch + 1), lambda epoch: epoch % 7]),
     "sequence-warm-up": warm_up_then_cosine,
-    "sequence-three": three_in_a_row,
+    "sequence-slower": partial(warm_up_then_cosine, start=0.01, T_max=50, eta_min=0.0),
+    "three-in-a-row": three_in_a_row,
+    "three-others": partial(three_in_a_row, factor=0.3, gamma=0.8, milestones=[20, 31]),
     "cycle": named("OneCycleLR", 0.3, total_steps=STEPS),
     "cycle-longer": named("OneCycleLR", 0.3, epochs=9, steps_per_epoch=8),
     "cycle-linear": named("OneCycleLR", 0.3, STEPS, anneal_strategy="linear", pct_start=0.5),
@@ -141,6 +146,20 @@ def test_sixty_steps_equal_pytorchs(case: str, kind: str) -> None:
 def test_a_resumed_schedule_goes_on(case: str, resume_at: int, with_optimizer: bool) -> None:
     """Bit for bit, and also where the optimizer starts anew."""
     np.testing.assert_array_equal(ours(case, "SGD", resume_at, with_optimizer), ours(case))
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if not case.startswith("lambda")])  # functions are not saved
+def test_a_state_brings_its_settings(case: str) -> None:
+    """It goes on alike in a schedule of its kind that was made with other settings."""
+    kind = case.partition("-")[0]
+    other = next(n for n in CASES if n.partition("-")[0] == kind and n != case)
+    made = [CASES[n](S, optimizers()[0]) for n in (case, other)]
+    made[0].step(20)
+    made[1].load_state_dict(json.loads(json.dumps(made[0].state_dict())))
+    for _ in range(30):
+        assert made[0].get_last_lr() == made[1].get_last_lr()
+        for schedule in made:
+            schedule.step()
 
 
 @every_case

@@ -124,7 +124,7 @@ class CosineAnnealingWarmRestarts(LRScheduler):
     def rate(self, initial: float, epoch: float) -> float:
         length = self.T_0
         if self.T_mult == 1:
-            epoch %= length
+            epoch %= length  # what the loop would find, one round at a time
         while epoch >= length:
             epoch, length = epoch - length, length * self.T_mult
         return cosine(initial, self.eta_min, epoch / length)
