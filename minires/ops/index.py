@@ -92,6 +92,20 @@ def _index_part(op: str, input: Any, part: Any) -> Any:
     raise ArgumentError(f"{op}: index by integers, slices, None, ... and arrays of integers or booleans, not by {kind}")
 
 
+def _is_whole(part: Any) -> bool:
+    return isinstance(part, slice) and part == slice(None)
+
+
+def _without_whole_axes(parts: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Without the `...` or `:` at the end: axes that stay whole need not be named, unless `...` counts from there."""
+    if parts[-1] is Ellipsis:
+        return parts[:-1]
+    dots = any(part is Ellipsis for part in parts)
+    while not dots and isinstance(parts[-1], slice) and parts[-1] == slice(None):
+        parts = parts[:-1]
+    return parts
+
+
 def index(input: Any, where: Any) -> Any:
     """input[where], by NumPy's rules: integers, slices, None, `...`, and arrays of integers or booleans.
 
@@ -101,8 +115,8 @@ def index(input: Any, where: Any) -> Any:
     input = as_tensor(input)
     parts = index_parts("index", input, where)
     arrays = [part for part in parts if is_tensor(part)]
-    while arrays and (parts[-1] is Ellipsis or (isinstance(parts[-1], slice) and parts[-1] == slice(None))):
-        parts = parts[:-1]  # axes at the end that stay whole need not be named
+    if arrays:
+        parts = _without_whole_axes(parts)
     try:
         if not arrays:
             return Index(parts)(input)

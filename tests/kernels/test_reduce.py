@@ -18,6 +18,7 @@ from minires.kernels import (
     sum_axes,
     sum_rows_at,
     sum_to_shape,
+    use,
     var_axes,
     var_axes_grad,
 )
@@ -116,6 +117,18 @@ def test_sum_rows_at_is_the_adjoint_of_taking_rows(rows: int, drawn: list[int], 
     for place, row in zip(places, gy, strict=True):
         want[place] += row
     np.testing.assert_allclose(got, want, rtol=1e-13, atol=1e-15)
+
+
+@given(st.integers(0, 5), st.lists(st.integers(0, 4), max_size=12), st.integers(0, 3))
+def test_counted_rows_are_those_of_sorting(rows: int, drawn: list[int], columns: int) -> None:
+    places = np.array([place for place in drawn if place < rows], dtype=np.int64)
+    gy = np.random.default_rng(0).standard_normal((len(places), columns)).astype(np.float32)
+    with use("portable"):
+        want = sum_rows_at(gy, places, rows)
+    with use(sum_rows_at="counted"):
+        got = sum_rows_at(gy, places, rows)
+    assert (got.shape, got.dtype) == (want.shape, np.float32)
+    np.testing.assert_allclose(got, want, rtol=1.2e-7, atol=1e-12)  # both from float64, rounded once
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])

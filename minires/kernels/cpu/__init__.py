@@ -2,3 +2,4 @@
 
 from . import conv as conv
 from . import norm as norm
+from . import reduce as reduce
