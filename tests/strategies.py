@@ -19,21 +19,22 @@ layouts = st.sampled_from(list(LAYOUTS))
 
 
 def shapes(min_dims: int = 0, max_dims: int = 3, min_side: int = 0, max_side: int = 4) -> st.SearchStrategy[Any]:
-    """Shapes; by default also those without dimensions, and those of no elements."""
-    return hnp.array_shapes(min_dims=min_dims, max_dims=max_dims, min_side=min_side, max_side=max_side)
+    """Shapes; by default also those without dimensions, and those of no elements. Every other one is of many."""
+    anything = hnp.array_shapes(min_dims=min_dims, max_dims=max_dims, min_side=min_side, max_side=max_side)
+    dims, side = (max(least, min(2, most)) for least, most in ((min_dims, max_dims), (min_side, max_side)))
+    many = hnp.array_shapes(min_dims=dims, max_dims=max_dims, min_side=side, max_side=max_side)
+    return st.one_of(anything, many)
 
 
 def broadcastable(count: int = 2, max_dims: int = 3, max_side: int = 3) -> st.SearchStrategy[Any]:
-    """`count` shapes that broadcast against each other; sizes of 0 and 1 are common."""
-    drawn = hnp.mutually_broadcastable_shapes(
-        num_shapes=count, min_dims=0, max_dims=max_dims, min_side=0, max_side=max_side
-    )
-    return drawn.map(lambda shapes: list(shapes.input_shapes))
-
-
-def numbers(low: float = -4, high: float = 4) -> st.SearchStrategy[float]:
-    """Multiples of 1/8 in [low, high]."""
-    return st.integers(round(low * 8), round(high * 8)).map(lambda eighths: eighths / 8)
+    """`count` shapes that broadcast against each other; sizes of 1 are common, and in every other draw also of 0."""
+    drawn = [
+        hnp.mutually_broadcastable_shapes(
+            num_shapes=count, min_dims=least, max_dims=max_dims, min_side=least, max_side=max_side
+        )
+        for least in (0, 1)
+    ]
+    return st.one_of(drawn).map(lambda shapes: list(shapes.input_shapes))
 
 
 @st.composite
@@ -46,5 +47,6 @@ def arrays(
     """
     shape = draw(shape if isinstance(shape, st.SearchStrategy) else shapes() if shape is None else st.just(shape))
     dtype = draw(dtype if isinstance(dtype, st.SearchStrategy) else dtypes if dtype is None else st.just(dtype))
-    values = draw(hnp.arrays(np.float64, shape, elements=numbers(low, high), fill=st.nothing())).astype(dtype)
+    rng = np.random.default_rng(draw(st.integers(0, 2**16)))
+    values = np.asarray(rng.integers(round(low * 8), round(high * 8) + 1, shape) / 8, dtype)
     return laid_out(values, draw(layouts) if layout is None else layout)
