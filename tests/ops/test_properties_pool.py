@@ -68,6 +68,8 @@ def test_max_pool2d_in_ceil_mode_is_pytorchs(x: np.ndarray, kernel: Any, stride:
     padding = tuple(before for before, _ in data.draw(paddings(kernel)))
     assume(fits(x, kernel, zip(padding, padding, strict=True), dilation))
     settings = kernel, stride, padding, dilation, True
+    # Where dilation lets a window see padding only, PyTorch 2.13 notes a pixel outside the image, and writes there.
+    assume(np.isfinite(ops.max_pool2d(x, *settings).data).all())
     seen = np.isfinite(ops.max_pool2d(x, *settings).data)
     assume(seen.all())  # of a window that sees padding alone PyTorch sends the gradient to some pixel
     check(lambda t: ops.max_pool2d(t, *settings), lambda t: F.max_pool2d(t, *settings), x, exact=True)
