@@ -314,8 +314,9 @@ def _checked(op: str, input: Any, target: Any, weight: Any) -> tuple[Any, Any, A
 def _labels(op: str, input: Any, target: Any, ignore_index: int) -> tuple[Any, Any]:
     """Class numbers (N,) within [0, C), and which of them count; None if all do."""
     if target.dtype.kind not in "iu":
-        other = ", or probabilities of the input's shape" if op == "cross_entropy" else ""
-        raise DTypeError(f"{op}: target must hold class numbers of an integer type{other}, not {target.dtype}")
+        other = f", or probabilities of the input's shape {input.shape}" if op == "cross_entropy" else ""
+        given = f"{target.dtype} {target.shape}"
+        raise DTypeError(f"{op}: target must hold class numbers of an integer type{other}, not {given}")
     if target.shape != input.shape[:-1]:
         first = input.ndim > 2 and target.shape == (*input.shape[:1], *input.shape[2:])
         remedy = "; it looks like (N, C, ...): minires is channels-last, move the classes to the end" if first else ""
