@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import socket
+import struct
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -45,6 +47,9 @@ class Handler(BaseHTTPRequestHandler):
         if stop < len(content) and server.stall.is_set():
             server.stalled.set()
             server.go_on.wait(20)
+        if stop < len(content) and server.reset:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
         self.close_connection = True
 
     def log_message(self, *args: object) -> None:
@@ -62,6 +67,7 @@ class Server(ThreadingHTTPServer):
         self.refuse: list[int] = []  # answers to the next requests
         self.breaks: list[int] = []  # offsets at which the next connections end
         self.ranges = self.tells_length = True
+        self.reset = False  # connections end with an error, and not as if they were done
         self.lie = 0  # added to the start of a range in the answer
         self.requests: list[tuple[str, str | None]] = []
         self.watch: Callable[[], object] = lambda: None

@@ -65,6 +65,13 @@ def test_ten_broken_connections_make_one_whole_file(server, tmp_path, seed, rang
     assert names(tmp_path) == ["data.bin"]
 
 
+def test_a_connection_that_is_reset(server, tmp_path):
+    """What was on its way may be lost, all of it at worst."""
+    server.breaks, server.reset = [50_000, 100_000, 150_000], True
+    assert download(server.file(), tmp_path).read_bytes() == CONTENT
+    assert len(server.requests) == 4
+
+
 def test_what_an_interrupted_download_left_is_used(server, tmp_path):
     (tmp_path / "data.bin.part").write_bytes(CONTENT[:150_000])
     assert download(server.file(), tmp_path).read_bytes() == CONTENT
