@@ -117,7 +117,7 @@ def tar(path: Path, members: Iterable[tuple[str | tarfile.TarInfo, bytes]]) -> P
             info = tarfile.TarInfo(member) if isinstance(member, str) else member
             if isinstance(member, str):
                 info.size = len(content)
-            file.addfile(info, io.BytesIO(content))
+            file.addfile(info, io.BytesIO(content) if content else None)
     return path
 
 

@@ -57,6 +57,7 @@ EXTRA = {  # members before the good ones, which change nothing
     "name through a link": [(special("out", tarfile.SYMTYPE, "/tmp"), b""), ("out/through", b"x")],
     "link": [(special("link", tarfile.SYMTYPE, "/etc/passwd"), b"")],
     "hard link": [(special("hard", tarfile.LNKTYPE, "/etc/passwd"), b"")],
+    "hard link with a size, but no content": [(special("hard", tarfile.LNKTYPE, "x", size=700), b"")],
     "character device": [(special("zero", tarfile.CHRTYPE), b"")],
     "block device": [(special("disk", tarfile.BLKTYPE), b"")],
     "pipe": [(special("pipe", tarfile.FIFOTYPE), b"")],
