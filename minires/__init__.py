@@ -14,6 +14,7 @@ from .autograd import no_grad as no_grad
 from .errors import MiniresError as MiniresError
 from .gradcheck import gradcheck as gradcheck
 from .ops import abs as abs
+from .ops import add as add
 from .ops import amax as amax
 from .ops import amin as amin
 from .ops import argmax as argmax
@@ -23,6 +24,7 @@ from .ops import chunk as chunk
 from .ops import clamp as clamp
 from .ops import clip as clip
 from .ops import concatenate as concatenate
+from .ops import div as div
 from .ops import exp as exp
 from .ops import flatten as flatten
 from .ops import log as log
@@ -34,7 +36,10 @@ from .ops import maximum as maximum
 from .ops import mean as mean
 from .ops import min as min
 from .ops import minimum as minimum
+from .ops import mul as mul
+from .ops import neg as neg
 from .ops import permute as permute
+from .ops import pow as pow
 from .ops import relu as relu
 from .ops import reshape as reshape
 from .ops import sigmoid as sigmoid
@@ -44,6 +49,7 @@ from .ops import sqrt as sqrt
 from .ops import squeeze as squeeze
 from .ops import stack as stack
 from .ops import std as std
+from .ops import sub as sub
 from .ops import sum as sum
 from .ops import tanh as tanh
 from .ops import transpose as transpose
@@ -57,5 +63,5 @@ from .random import set_rng_state as set_rng_state
 from .tensor import Tensor as Tensor
 from .tensor import tensor as tensor
 
-float32, float64, int64 = _np.float32, _np.float64, _np.int64
+float16, float32, float64, int64 = _np.float16, _np.float32, _np.float64, _np.int64
 __version__ = "0.1.0"

@@ -313,6 +313,7 @@ class Tensor:
 
     __add__, __sub__, __mul__, __truediv__ = ops.add, ops.sub, ops.mul, ops.div
     __pow__, __matmul__, __neg__, __getitem__ = ops.pow, ops.matmul, ops.neg, ops.index
+    add, sub, mul, div, pow, neg = ops.add, ops.sub, ops.mul, ops.div, ops.pow, ops.neg
     exp, log, sqrt, relu, sigmoid, tanh = ops.exp, ops.log, ops.sqrt, ops.relu, ops.sigmoid, ops.tanh
     abs, clip, clamp, maximum, minimum, matmul = ops.abs, ops.clip, ops.clamp, ops.maximum, ops.minimum, ops.matmul
     __abs__ = ops.abs

@@ -21,7 +21,7 @@ class Linear(Module):
     """
 
     def __init__(
-        self, in_features: int, out_features: int, bias: bool = True, generator: np.random.Generator | None = None
+        self, in_features: int, out_features: int, bias: bool = True, *, generator: np.random.Generator | None = None
     ) -> None:
         super().__init__()
         check_positive("Linear", in_features=in_features, out_features=out_features)
