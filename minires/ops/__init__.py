@@ -53,8 +53,8 @@ from .reduce import min as min
 from .reduce import std as std
 from .reduce import sum as sum
 from .reduce import var as var
+from .shape import cat as cat
 from .shape import chunk as chunk
-from .shape import concatenate as cat  # noqa: F401
 from .shape import concatenate as concatenate
 from .shape import expand as expand
 from .shape import expand_as as expand_as

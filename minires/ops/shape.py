@@ -220,6 +220,9 @@ def concatenate(tensors: Any, dim: int = 0) -> Any:
     return Concatenate(axis)(*parts)
 
 
+cat = concatenate
+
+
 def stack(tensors: Any, dim: int = 0) -> Any:
     """The tensors, all of one shape, along a new dimension. Raises ShapeError, DTypeError."""
     parts = [as_tensor(t) for t in tensors]
