@@ -92,10 +92,6 @@ def _index_part(op: str, input: Any, part: Any) -> Any:
     raise ArgumentError(f"{op}: index by integers, slices, None, ... and arrays of integers or booleans, not by {kind}")
 
 
-def _is_whole(part: Any) -> bool:
-    return isinstance(part, slice) and part == slice(None)
-
-
 def _without_whole_axes(parts: tuple[Any, ...]) -> tuple[Any, ...]:
     """Without the `...` or `:` at the end: axes that stay whole need not be named, unless `...` counts from there."""
     if parts[-1] is Ellipsis:

@@ -27,7 +27,6 @@ PLACES = {
     "dots-and-all": (..., [2, 0, 2], slice(None)),
     "all-last": (slice(None), [2, 0, 2], slice(None)),
     "dots-last": ([1, 1], ...),
-    "dots-first": (..., [1, 1], slice(None)),
     "new-axis": ([1, 1], None, slice(0, 2)),
     "mask": np.arange(24).reshape(2, 3, 4) % 3 == 0,
     "mask-list": [True, False],
