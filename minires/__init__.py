@@ -1,9 +1,11 @@
 """minires: a deep-learning engine to read and to use, on NumPy and CuPy arrays."""
 
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
+
 import numpy as _np
 
 from . import autograd as autograd
-from . import data as data
 from . import models as models
 from . import nn as nn
 from . import optim as optim
@@ -65,3 +67,15 @@ from .tensor import tensor as tensor
 
 float16, float32, float64, int64 = _np.float16, _np.float32, _np.float64, _np.int64
 __version__ = "0.1.0"
+
+if _TYPE_CHECKING:
+    from . import data as data
+
+
+def __getattr__(name: str) -> _Any:
+    """`minires.data`, imported when it is first asked for: it is a quarter of all there is to import."""
+    if name == "data":
+        from importlib import import_module
+
+        return import_module(f"{__name__}.data")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
