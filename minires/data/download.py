@@ -156,13 +156,14 @@ def _part(target: Path) -> Iterator[BufferedRandom]:
         if fcntl is not None:
             with contextlib.suppress(OSError):  # a file system without locks
                 fcntl.flock(part, fcntl.LOCK_EX)
-        if path.exists() and os.path.samestat(path.stat(), os.fstat(part.fileno())):
-            break
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(path.stat(), os.fstat(part.fileno())):
+                break
         part.close()  # while this one waited, it got its final name, or was removed
     with part:
         yield part
         if not part.closed and part.seek(0, os.SEEK_END) == 0:
-            path.unlink()
+            path.unlink(missing_ok=True)
 
 
 def _fill(part: BufferedRandom, file: File, url: str, report: Callable[[int], None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import os
 import re
@@ -242,6 +243,22 @@ def test_who_comes_second_waits(server, tmp_path):
     assert [start for _, start in server.requests] == [None, "bytes=199999-"]
     assert names(tmp_path) == ["data.bin"]
     assert paths[0].read_bytes() == CONTENT
+
+
+@pytest.mark.skipif(module.fcntl is None, reason="Windows has no locks")
+def test_many_come_at_any_moment(server, tmp_path):
+    """Whatever they meet, the part under its name, renamed, or removed: each gets the file, and it is fetched once."""
+    for turn in range(60):
+        paths: list[Path] = []
+        get = functools.partial(download, server.file(), tmp_path / str(turn))
+        threads = [threading.Thread(target=lambda get=get, paths=paths: paths.append(get())) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        assert len(paths) == 6
+        assert names(tmp_path / str(turn)) == ["data.bin"]
+        assert len(server.requests) == turn + 1
 
 
 @pytest.mark.skipif(module.fcntl is None, reason="Windows has no locks")
