@@ -49,6 +49,7 @@ def arguments() -> argparse.Namespace:
         default=os.environ.get("MINIRES_DATA", "data"),
         help="the data set's archive or folder, or where they are (default: $MINIRES_DATA or data)",
     )
+    add("--download", action="store_true", help="fetch the data set into --data-path if it is not there")
     add("--device", default="cpu", help="cpu, cuda, cuda:1 or auto (default %(default)s)")
     add("-b", "--batch-size", type=training.positive, default=32, help="default %(default)s")
     add("--epochs", type=training.positive, default=20, help="default %(default)s")
@@ -103,7 +104,7 @@ def main() -> None:
     crop, flip = data.RandomCrop(32, args.crop_padding, seed=args.seed), data.RandomHorizontalFlip(seed=args.seed)
     augment = data.Compose([crop, flip, normalize])
     dataset, _ = DATASETS[args.dataset]
-    train_set = dataset(args.data_path, train=True, transform=augment)
+    train_set = dataset(args.data_path, train=True, transform=augment, download=args.download)
     test_set = dataset(args.data_path, train=False, transform=normalize)
     # Which data these are, exactly: what a checkpoint is worth depends on it.
     identity = {"name": train_set.name, "train": train_set.fingerprint, "test": test_set.fingerprint}

@@ -53,15 +53,21 @@ class CIFAR10(ImageDataset):
 
     `root` is the folder that holds cifar-10-batches-bin, cifar-10-batches-py, cifar-10-binary.tar.gz or
     cifar-10-python.tar.gz, or one of these itself; the binary form is taken if there are both. Archives are read as
-    they are. `transform(images, index, epoch)` maps whole batches, see data/transforms.py. `verify` True admits the
-    published files only, False any of their format; None any, unless some of them prove that another is damaged.
-    Raises DataError for files that are missing or damaged.
+    they are. `transform(images, index, epoch)` maps whole batches, see data/transforms.py. `download` fetches what is
+    not there. `verify` True admits the published files only, False any of their format; None any, unless some of them
+    prove that another is damaged. Raises DataError for files that are missing or damaged.
     """
 
     def __init__(
-        self, root: str | Path, train: bool = True, transform: Transform | None = None, *, verify: bool | None = None
+        self,
+        root: str | Path,
+        train: bool = True,
+        transform: Transform | None = None,
+        *,
+        download: bool = False,
+        verify: bool | None = None,
     ) -> None:
-        images, labels, name = _read("CIFAR-10", root, train, verify)
+        images, labels, name = _read("CIFAR-10", root, train, download, verify)
         super().__init__(images, labels["labels"], CLASSES, transform, name=name)
 
 
@@ -79,15 +85,19 @@ class CIFAR100(ImageDataset):
         transform: Transform | None = None,
         *,
         coarse: bool = False,
+        download: bool = False,
         verify: bool | None = None,
     ) -> None:
-        images, labels, name = _read("CIFAR-100", root, train, verify)
+        images, labels, name = _read("CIFAR-100", root, train, download, verify)
         chosen, classes = ("coarse_labels", COARSE_CLASSES) if coarse else ("fine_labels", CLASSES_100)
         super().__init__(images, labels[chosen], classes, transform, name=name)
 
 
-def find(root: str | Path, data_set: str = "CIFAR-10") -> tuple[Form, Path]:
-    """The form in which `data_set` is at or under `root`, and its folder or archive; DataError if there is none."""
+def find(root: str | Path, data_set: str = "CIFAR-10", download: bool = False) -> tuple[Form, Path]:
+    """The form in which `data_set` is at or under `root`, and its folder or archive, downloaded if need be and wanted.
+
+    Raises DataError if there is none.
+    """
     root, forms = Path(root), FORMS[data_set]
     if root.is_file():
         for form in forms:
@@ -105,16 +115,24 @@ def find(root: str | Path, data_set: str = "CIFAR-10") -> tuple[Form, Path]:
                 incomplete = f"{data_set} in {place} is incomplete: {', '.join(missing)} missing"
         if (root / form.archive).is_file():
             return form, root / form.archive
+    short_name = data_set.lower().replace("-", "")
+    if download:
+        from .download import fetch  # here, since `python -m` runs that module, too
+
+        fetch(short_name, root)
+        return find(root, data_set)
     raise DataError(
         incomplete
         or f"no {data_set} in {root.resolve()}: put {forms[1].archive} or {forms[0].archive} there, or their folders, "
-        f"or run python -m minires.data.download {data_set.lower().replace('-', '')} --root {root}"
+        f"or run python -m minires.data.download {short_name} --root {root}"
     )
 
 
-def _read(data_set: str, root: str | Path, train: bool, verify: bool | None) -> tuple[np.ndarray, Labels, str]:
+def _read(
+    data_set: str, root: str | Path, train: bool, download: bool, verify: bool | None
+) -> tuple[np.ndarray, Labels, str]:
     """Images, labels by their names, and what the data are to be called."""
-    form, place = find(root, data_set)
+    form, place = find(root, data_set, download)
     names = form.train if train else form.test
     files = _files(form, place, names)
     beside = [name for name in form.train + form.test if name not in names] if place.is_dir() else []

@@ -19,18 +19,24 @@ class MNIST(ImageDataset):
     """70,000 handwritten digits of 28x28, 60,000 to train on and 10,000 to test: uint8 (N, 28, 28, 1).
 
     The files train-images-idx3-ubyte and so on, plain or .gz, lie in `root`, or in the folder MNIST/raw under it, where
-    torchvision keeps them. `transform(images, index, epoch)` maps whole batches, see data/transforms.py. `verify` True
-    admits the published files only, False any of their format; None any, unless some of them prove that another is
-    damaged. Raises DataError for files that are missing or damaged.
+    torchvision keeps them. `transform(images, index, epoch)` maps whole batches, see data/transforms.py. `download`
+    fetches what is not there. `verify` True admits the published files only, False any of their format; None any,
+    unless some of them prove that another is damaged. Raises DataError for files that are missing or damaged.
     """
 
     title = "MNIST"
     class_names = tuple("0123456789")
 
     def __init__(
-        self, root: str | Path, train: bool = True, transform: Transform | None = None, *, verify: bool | None = None
+        self,
+        root: str | Path,
+        train: bool = True,
+        transform: Transform | None = None,
+        *,
+        download: bool = False,
+        verify: bool | None = None,
     ) -> None:
-        folder = self._folder(Path(root))
+        folder = self._folder(Path(root), download)
         (images_file, labels_file), beside = NAMES[train], NAMES[not train]
         files = [_file(folder, images_file), _file(folder, labels_file)]
         others = (_file(folder, name) for name in beside if _path(folder, name).is_file())
@@ -49,15 +55,23 @@ class MNIST(ImageDataset):
         super().__init__(images, labels, self.class_names, transform, name=name)
 
     @classmethod
-    def _folder(cls, root: Path) -> Path:
+    def _folder(cls, root: Path, download: bool = False) -> Path:
         names = NAMES[True] + NAMES[False]
         for folder in (root / cls.__name__ / "raw", root):
             missing = [name for name in names if not _path(folder, name).is_file()]
             if not missing:
                 return folder
-            if len(missing) < len(names):
+            if len(missing) < len(names) and not download:
                 raise DataError(f"{cls.title} in {folder} is incomplete: {', '.join(missing)} missing")
-        raise DataError(f"no {cls.title} in {root.resolve()}: put {', '.join(names)}, plain or .gz, there")
+        short_name = cls.title.lower()
+        if download:
+            from .download import fetch  # here, since `python -m` runs that module, too
+
+            return fetch(short_name, root)
+        raise DataError(
+            f"no {cls.title} in {root.resolve()}: put {', '.join(names)}, plain or .gz, there, "
+            f"or run python -m minires.data.download {short_name} --root {root}"
+        )
 
 
 class FashionMNIST(MNIST):
