@@ -198,11 +198,12 @@ def backward(tensor: Any, gradient: Array, retain_graph: bool = False) -> None:
                 node.used, node.saved, node.inputs = True, (), ()
         for leaf, (entry,) in pending.sums.items():
             owned = entry[1] and not leaf.hooks  # asked before they run: a hook may keep the gradient and be removed
-            _accumulate(leaf, _run_hooks(leaf.hooks, entry[0]), owned)
+            accumulate(leaf, _run_hooks(leaf.hooks, entry[0]), owned)
 
 
 def _run(node: Function, pending: _Pending) -> None:
     """One node's backward: take its gradients, now final, and pass its inputs' on."""
+    edges = node.inputs  # before the check: another thread's backward may free them after it
     node._check_usable()
     entries = pending.sums.pop(node)
     xp = array_module(next(entry[0] for entry in entries if entry is not None))
@@ -212,11 +213,15 @@ def _run(node: Function, pending: _Pending) -> None:
     ]
     for slot, hooks in (node.hooks or {}).items():
         gradients[slot] = _run_hooks(hooks, gradients[slot])
-    result = node.backward(*gradients)
+    try:
+        result = node.backward(*gradients)
+    except Exception:
+        node._check_usable()  # or another thread's backward has freed what this one was reading
+        raise
     result = result if isinstance(result, tuple) else (result,)
-    if len(result) != len(node.inputs):
-        raise GraphError(f"{node!r}: backward returned {len(result)} gradients for {len(node.inputs)} inputs")
-    for index, (edge, g) in enumerate(zip(node.inputs, result, strict=True)):
+    if len(result) != len(edges):
+        raise GraphError(f"{node!r}: backward returned {len(result)} gradients for {len(edges)} inputs")
+    for index, (edge, g) in enumerate(zip(edges, result, strict=True)):
         if edge is None:
             continue
         if g is None or g.shape != edge.shape or g.dtype != edge.dtype:
@@ -249,7 +254,8 @@ def _run_hooks(hooks: list[Callable[[Any], Any]] | None, gradient: Array) -> Arr
     return gradient
 
 
-def _accumulate(leaf: Any, gradient: Array, owned: bool) -> None:
+def accumulate(leaf: Any, gradient: Array, owned: bool) -> None:
+    """Add a gradient to the leaf's, one thread at a time; a first one that is not owned is copied."""
     with _accumulate_lock:
         if leaf.grad is not None:
             leaf.grad.data += gradient

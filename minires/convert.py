@@ -22,7 +22,7 @@ def to_array(data: Any, dtype: Any = None) -> Array:
             array = np.asarray(data)
         except ValueError as error:
             raise ShapeError(f"Tensor: {error}") from None
-        if array.dtype == np.float64:
+        if array.dtype == np.float64 and dtype is None:
             array = array.astype(np.float32)
     if array.dtype.kind not in "fiub":
         raise DTypeError(f"Tensor: takes numbers, not {array.dtype} ({type(data).__name__})")

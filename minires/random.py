@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any, cast
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from .errors import ArgumentError
 
 _default: np.random.Generator | None = None
+_first_use = threading.Lock()
 
 
 def manual_seed(seed: int) -> np.random.Generator:
@@ -20,7 +22,8 @@ def manual_seed(seed: int) -> np.random.Generator:
 
 def default_generator() -> np.random.Generator:
     """The generator that `manual_seed` set last; before the first time, one of seed 0."""
-    return _default or manual_seed(0)
+    with _first_use:  # two threads at once would each start one, and draw the same numbers
+        return _default or manual_seed(0)
 
 
 def get_rng_state() -> dict[str, Any]:

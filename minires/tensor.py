@@ -11,13 +11,14 @@ from typing import Any, Self
 import numpy as np
 
 from . import ops
-from .autograd import Version, is_grad_enabled, register_tensor
+from .autograd import Version, accumulate, is_grad_enabled, register_tensor
 from .autograd import backward as run_backward
 from .convert import parse_to, to_array
 from .device import Array, array_module, device_of, to_device
 from .errors import DTypeError, GraphError, RangeError, ShapeError
 from .hooks import RemovableHandle
 from .kernels.dispatch import quiet
+from .ops.checks import dimension
 from .ops.dtypes import operands
 from .ops.index import index_parts
 
@@ -114,8 +115,8 @@ class Tensor:
         return self._array.ndim
 
     def size(self, dim: int | None = None) -> Any:
-        """The shape, or its entry `dim`."""
-        return self.shape if dim is None else self.shape[dim]
+        """The shape, or its entry `dim`. Raises RangeError."""
+        return self.shape if dim is None else self.shape[dimension("size", dim, self.ndim)]
 
     def numel(self) -> int:
         """The number of elements."""
@@ -184,7 +185,7 @@ class Tensor:
         def keep(gradient: Tensor) -> None:
             tensor = reference()
             if tensor is not None:
-                tensor.grad = gradient.clone() if tensor.grad is None else tensor.grad + gradient
+                accumulate(tensor, gradient.data, owned=False)
 
         self._node_hooks().append(keep)
         self.retains_grad = True
@@ -302,10 +303,14 @@ class Tensor:
         parts = index_parts("item assignment", self, where)
         place = tuple(part.data if isinstance(part, Tensor) else part for part in parts)
         try:
-            self._array[place] = value.data if isinstance(value, Tensor) else value
+            with quiet():
+                _to_array(value)  # refuses what holds no numbers: NumPy would make NaN of None
+                self._array[place] = value.data if isinstance(value, Tensor) else value
             self.version.count += 1
         except IndexError as error:
             raise RangeError(f"item assignment: {where!r} does not fit shape {self.shape}: {error}") from None
+        except OverflowError as error:
+            raise DTypeError(f"item assignment: {error}") from None
         except ValueError as error:
             raise ShapeError(f"item assignment: {error}") from None
 

@@ -13,6 +13,7 @@ import pytest
 
 import minires
 from minires import Tensor, enable_grad, is_grad_enabled, no_grad
+from minires.errors import GraphError
 
 
 def test_no_grad_records_nothing() -> None:
@@ -127,6 +128,43 @@ def test_threads_accumulate_into_one_leaf() -> None:
 
     in_threads(work)
     np.testing.assert_array_equal(w.grad.data, 4000)
+
+
+@pytest.mark.usefixtures("eager_threads")
+def test_threads_share_a_graph() -> None:
+    """Each sends its own gradients back; what a leaf or a kept result gets is the sum of all."""
+    w = Tensor(np.ones(1000), requires_grad=True)
+    h = w * 2
+    h.retain_grad()
+    trunk = h.relu() + h
+
+    def work() -> None:
+        for _ in range(200):
+            (trunk * 1).sum().backward(retain_graph=True)
+
+    in_threads(work)
+    np.testing.assert_array_equal(h.grad.data, 2 * 1600)
+    np.testing.assert_array_equal(w.grad.data, 4 * 1600)
+
+
+@pytest.mark.parametrize("saves", [True, False])
+def test_a_graph_freed_while_it_is_walked(saves: bool) -> None:
+    """As by another thread's backward: here by a hook's, after the node was checked and before it runs."""
+    x = Tensor([3.0], requires_grad=True)
+    h = x.exp() if saves else x.reshape(1)
+    others = [h * 5]
+
+    def walk_first(_: Tensor) -> None:
+        if others:
+            others.pop().backward()
+
+    h.register_hook(walk_first)
+    if saves:
+        with pytest.raises(GraphError, match=r"Exp\(\) a second time: its saved arrays were freed by the first"):
+            h.backward()
+    else:
+        h.backward()
+        assert x.grad.item() == 6
 
 
 def test_decorator_without_parentheses() -> None:

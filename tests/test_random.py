@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -28,6 +31,23 @@ def test_manual_seed_starts_anew() -> None:
     assert draws() == first
     minires.manual_seed(4)
     assert draws() != first
+
+
+def test_threads_that_draw_first_share_one_generator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two that were started at once with seed 0, both would draw the same mask."""
+    interval = sys.getswitchinterval()
+    monkeypatch.setattr(minires.random, "_default", None)
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(20):
+            minires.random._default, start = None, threading.Barrier(8)
+            with ThreadPoolExecutor(8) as pool:
+                found = [
+                    pool.submit(lambda b=start: (b.wait(), minires.random.default_generator())[1]) for _ in range(8)
+                ]
+            assert len({id(f.result()) for f in found}) == 1
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_the_state_passes_through_json() -> None:

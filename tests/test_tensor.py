@@ -42,8 +42,18 @@ def test_construction(data: Any, dtype: str, shape: tuple[int, ...]) -> None:
     assert (t.dtype, t.shape, t.ndim) == (np.dtype(dtype), shape, len(shape))
     assert t.numel() == t.data.size
     assert t.size() == t.shape
+    assert [t.size(dim) for dim in range(t.ndim)] == list(shape)
     assert (t.device, t.is_leaf, t.requires_grad, t.grad) == ("cpu", True, False, None)
     assert Tensor(data, dtype="float64").dtype == np.float64
+
+
+def test_python_floats_keep_their_digits_in_float64() -> None:
+    """They become float32 only where nothing else is asked for."""
+    assert Tensor([0.1, 1e300], dtype="float64").tolist() == [0.1, 1e300]
+    assert minires.tensor(0.1, dtype=np.float64).item() == 0.1
+    x = Tensor(np.zeros(2), requires_grad=True)
+    (x * 1).backward([0.1, 1e300])
+    assert x.grad.tolist() == [0.1, 1e300]
 
 
 def test_an_array_is_shared_and_tensor_copies() -> None:

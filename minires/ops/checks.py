@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -119,8 +120,19 @@ def _with_rest(size: int, stride: int, extent: int, before: int, after: int) -> 
     return before, max(after, last + extent - size - before) if 0 <= last < size + before else after
 
 
+def integers(op: str, given: tuple[Any, ...]) -> tuple[int, ...]:
+    """Sizes or dimensions, each an argument of its own or all of them in the first. Raises ArgumentError."""
+    values = given[0] if len(given) == 1 and isinstance(given[0], (tuple, list, np.ndarray)) else given
+    try:
+        return tuple(operator.index(value) for value in values)
+    except TypeError:  # int() would take 2.9 for 2
+        raise ArgumentError(f"{op}: ints expected, not {values}") from None
+
+
 def dimension(op: str, dim: int, ndim: int) -> int:
-    """A dimension counted from either end, counted from the first. Raises RangeError."""
+    """A dimension counted from either end, counted from the first. Raises RangeError, ArgumentError for no int."""
+    if isinstance(dim, bool) or not isinstance(dim, (int, np.integer)):  # True: the keepdim or unbiased of another op
+        raise ArgumentError(f"{op}: a dimension is an int, not {dim!r}")
     if not -max(ndim, 1) <= dim < max(ndim, 1):
         raise RangeError(f"{op}: dimension {dim} is out of range for a tensor of {ndim} dimension(s)")
     return dim % max(ndim, 1)
@@ -128,9 +140,10 @@ def dimension(op: str, dim: int, ndim: int) -> int:
 
 def dimensions(op: str, dim: int | tuple[int, ...] | None, ndim: int) -> tuple[int, ...]:
     """None or () (all), one dimension or several, from the first. Raises RangeError, ArgumentError for repeats."""
-    if dim is None or dim == ():
+    named = dim if isinstance(dim, (tuple, list)) else () if dim is None else (dim,)
+    if not named:
         return tuple(range(ndim))
-    axes = tuple(dimension(op, d, ndim) for d in (dim if isinstance(dim, (tuple, list)) else (dim,)))
+    axes = tuple(dimension(op, d, ndim) for d in named)
     if len(set(axes)) < len(axes):
         raise ArgumentError(f"{op}: a dimension stands twice in {dim}")
     return axes if ndim else ()

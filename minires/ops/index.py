@@ -80,6 +80,11 @@ def index_parts(op: str, input: Any, where: Any) -> tuple[Any, ...]:
 
 
 def _index_part(op: str, input: Any, part: Any) -> Any:
+    if isinstance(part, slice):
+        try:
+            part.indices(1)
+        except (TypeError, ValueError) as error:
+            raise ArgumentError(f"{op}: {part}: {error}") from None
     if part is None or (isinstance(part, (int, slice, EllipsisType)) and not isinstance(part, bool)):
         return part
     if hasattr(part, "dtype") or isinstance(part, (list, tuple)):

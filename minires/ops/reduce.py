@@ -310,9 +310,9 @@ def argmin(input: Any, dim: int | None = None, keepdim: bool = False) -> Any:
 
 def _place(op: str, input: Any, dim: int | None) -> tuple[Any, int | None]:
     input = as_tensor(input)
-    axes = tuple(range(input.ndim)) if dim is None else dimensions(op, dim, input.ndim)
-    _nonempty(op, input, axes)
-    return input, None if dim is None or not axes else axes[0]
+    axis = None if dim is None else dimension(op, dim, input.ndim)
+    _nonempty(op, input, tuple(range(input.ndim)) if axis is None else (axis,)[: input.ndim])
+    return input, axis if input.ndim else None
 
 
 def _floats(op: str, input: Any) -> Any:

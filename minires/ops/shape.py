@@ -14,7 +14,8 @@ from ..autograd import Function
 from ..device import array_module
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..kernels import sum_to_shape
-from .checks import as_tensor, dimension, dimensions
+from .checks import as_tensor, dimension, dimensions, integers
+from .dtypes import is_scalar, number
 from .index import index
 
 
@@ -118,7 +119,7 @@ class Pad(Function):
 def reshape(input: Any, *shape: Any) -> Any:
     """`input` under another shape, in which one size may be -1: what is left. Raises ShapeError if the sizes differ."""
     input = as_tensor(input)
-    sizes = tuple(int(s) for s in (shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape))
+    sizes = integers("reshape", shape)
     known = math.prod(s for s in sizes if s != -1)
     unknown = sizes.count(-1)
     fits = known == input.numel() if unknown == 0 else unknown == 1 and known and input.numel() % known == 0
@@ -142,8 +143,7 @@ def flatten(input: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
 def permute(input: Any, *dims: Any) -> Any:
     """`input` with its dimensions in the order `dims`."""
     input = as_tensor(input)
-    order = tuple(dims[0]) if len(dims) == 1 and isinstance(dims[0], (tuple, list)) else dims
-    order = tuple(dimension("permute", d, input.ndim) for d in order)
+    order = tuple(dimension("permute", d, input.ndim) for d in integers("permute", dims))
     if sorted(order) != list(range(input.ndim)):
         raise ShapeError(f"permute: {order} does not name each of the {input.ndim} dimensions of {input.shape} once")
     return Permute(order)(input)
@@ -160,9 +160,9 @@ def transpose(input: Any, dim0: int, dim1: int) -> Any:
 
 
 def squeeze(input: Any, dim: int | tuple[int, ...] | None = None) -> Any:
-    """`input` without its dimensions of size 1, or without those of `dim` that are."""
+    """`input` without its dimensions of size 1, or without those of `dim` that are. () names none."""
     input = as_tensor(input)
-    axes = dimensions("squeeze", dim, input.ndim)
+    axes = () if isinstance(dim, (tuple, list)) and not dim else dimensions("squeeze", dim, input.ndim)
     return reshape(input, [size for axis, size in enumerate(input.shape) if size != 1 or axis not in axes])
 
 
@@ -176,18 +176,18 @@ def unsqueeze(input: Any, dim: int) -> Any:
 def unflatten(input: Any, dim: int, sizes: Sequence[int]) -> Any:
     """`input` with dimension `dim` made several, of which one size may be -1. Raises ShapeError if they do not fit."""
     input = as_tensor(input)
-    axis = dimension("unflatten", dim, input.ndim)
+    axis, sizes = dimension("unflatten", dim, input.ndim), integers("unflatten", (sizes,))
     size, known = math.prod(input.shape[axis : axis + 1]), math.prod(s for s in sizes if s != -1)
     parts = [size // (known or 1) if s == -1 else s for s in sizes]
-    if not parts or min(parts) < 0 or math.prod(parts) != size or list(sizes).count(-1) > (known > 0):
-        raise ShapeError(f"unflatten: dimension {dim} of shape {input.shape} cannot become {tuple(sizes)}")
+    if not parts or min(parts) < 0 or math.prod(parts) != size or sizes.count(-1) > (known > 0):
+        raise ShapeError(f"unflatten: dimension {dim} of shape {input.shape} cannot become {sizes}")
     return reshape(input, (*input.shape[:axis], *parts, *input.shape[axis + 1 :]))
 
 
 def expand(input: Any, *shape: Any) -> Any:
     """`input`, repeated along dimensions of size 1 and along new ones in front: a read-only view. -1 keeps a size."""
     input = as_tensor(input)
-    sizes = tuple(shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape)
+    sizes = integers("expand", shape)
     old = (-1,) * (len(sizes) - input.ndim) + input.shape
     full = tuple(o if size == -1 else size for size, o in zip(sizes, old, strict=False))
     try:
@@ -240,7 +240,7 @@ def split(tensor: Any, split_size_or_sections: Any, dim: int = 0) -> tuple[Any, 
     if isinstance(wanted, (int, np.integer)):
         sizes = [min(wanted, size - start) for start in range(0, size, max(wanted, 1))] or [0]
     else:
-        sizes = list(wanted)
+        sizes = list(integers("split", (wanted,)))
     if tensor.ndim == 0 or sum(sizes) != size or min(sizes, default=-1) < 0:
         raise ShapeError(f"split: dimension {dim} of shape {tensor.shape} does not split into {wanted}")
     ends = itertools.accumulate(sizes)
@@ -251,8 +251,8 @@ def split(tensor: Any, split_size_or_sections: Any, dim: int = 0) -> tuple[Any, 
 def chunk(input: Any, chunks: int, dim: int = 0) -> tuple[Any, ...]:
     """Views of `input` along `dim`: `chunks` of one size, or fewer if the size does not divide."""
     input = as_tensor(input)
-    if chunks < 1:
-        raise ArgumentError(f"chunk: at least 1 chunk expected, not {chunks}")
+    if not isinstance(chunks, (int, np.integer)) or chunks < 1:
+        raise ArgumentError(f"chunk: at least 1 chunk expected, not {chunks!r}")
     size = input.size(dimension("chunk", dim, input.ndim)) if input.ndim else 0
     return split(input, math.ceil(size / chunks) or [0] * chunks, dim)
 
@@ -264,6 +264,18 @@ CONTINUED = {
 }
 
 
+def _held(input: Any, value: Any) -> Any:
+    """What stands in the border, a number that input's dtype holds. Raises ArgumentError, DTypeError."""
+    value = number(value)
+    if not is_scalar(value):
+        raise ArgumentError(f"pad: value must be a number, not {value!r}")
+    try:
+        np.empty((), input.dtype)[...] = value if input.dtype.kind != "f" else 0
+    except (ValueError, OverflowError):  # NaN, or 300 for uint8
+        raise DTypeError(f"pad: {input.dtype} does not hold {value}; convert with .to('float32')") from None
+    return value
+
+
 def pad(input: Any, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Any:
     """`input` with a border: `pad` holds (before, after) for the last dimension, then for the last but one, and so on.
 
@@ -271,19 +283,19 @@ def pad(input: Any, pad: Sequence[int], mode: str = "constant", value: float | N
     2 rows above and below. `mode` is "constant" (`value`, 0 if not given; a number below 0 cuts off), "reflect"
     (mirrored, without the edge itself) or "replicate" (the edge). Raises ArgumentError, ShapeError.
     """
-    input, amounts = as_tensor(input), tuple(pad)
-    if len(amounts) % 2 or len(amounts) > 2 * input.ndim or not all(isinstance(n, (int, np.integer)) for n in amounts):
+    input, amounts = as_tensor(input), integers("pad", (pad,))
+    if len(amounts) % 2 or len(amounts) > 2 * input.ndim:
         raise ArgumentError(
             f"pad: pad must hold two ints for each of the last dimensions of {input.shape}, not {amounts}"
         )
     pads = [(0, 0)] * (input.ndim - len(amounts) // 2)
-    pads += [(int(amounts[i]), int(amounts[i + 1])) for i in range(len(amounts) - 2, -1, -2)]
+    pads += [(amounts[i], amounts[i + 1]) for i in range(len(amounts) - 2, -1, -2)]
     if mode == "constant":
         if any(
             size + min(before, 0) + min(after, 0) < 0 for size, (before, after) in zip(input.shape, pads, strict=True)
         ):
             raise ShapeError(f"pad: {amounts} cuts off more of {input.shape} than there is")
-        return Pad(tuple(pads), 0 if value is None else value)(input)
+        return Pad(tuple(pads), _held(input, 0 if value is None else value))(input)
     if mode not in CONTINUED or value is not None:
         raise ArgumentError(
             f"pad: mode must be 'constant', 'reflect' or 'replicate', and value goes with the first, "

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from minires import Tensor
-from minires.errors import ArgumentError, GraphError, RangeError, ShapeError
+from minires.errors import ArgumentError, DTypeError, GraphError, RangeError, ShapeError
 
 X = Tensor(np.arange(24.0).reshape(2, 3, 4))
 
@@ -136,6 +136,17 @@ def test_an_assignment_is_refused_while_recording() -> None:
         x[[0]] = 1
 
 
+def test_an_assignment_rounds_once_and_overflows_quietly() -> None:
+    x = Tensor(np.zeros(3))
+    x[:2] = [0.1, 1e300]
+    assert x.tolist() == [0.1, 1e300, 0]
+    for dtype, large in ((np.float16, 1e6), (np.float32, 1e300)):
+        x = Tensor(np.zeros(2, dtype))
+        x[0], x[1:] = large, np.array([-large])
+        assert x.tolist() == [np.inf, -np.inf]
+
+
+BYTES = Tensor(np.ones(3, np.uint8))
 REFUSED = {
     "range": (lambda: X[2], RangeError, r"index: 2 does not fit shape \(2, 3, 4\)"),
     "many": (lambda: X[0, 0, 0, 0], RangeError, r"index: \(0, 0, 0, 0\) does not fit shape \(2, 3, 4\)"),
@@ -149,6 +160,14 @@ REFUSED = {
     "list-of-floats": (lambda: X[[0.5]], ArgumentError, r"index: .* not by list"),
     "text": (lambda: X["a"], ArgumentError, r"index: .* not by str"),
     "ragged": (lambda: X[[[0], [1, 0]]], ShapeError, r"inhomogeneous"),
+    "slice-float": (lambda: X[0.5:], ArgumentError, r"index: slice\(0\.5, None, None\): slice indices must be int"),
+    "slice-step": (lambda: X[::0], ArgumentError, r"index: slice\(None, None, 0\): slice step cannot be zero"),
+    "assign-slice": (lambda: X.__setitem__(slice("a"), 0), ArgumentError, r"item assignment: slice\(None, 'a', None\)"),
+    "assign-none": (lambda: X.__setitem__(0, None), DTypeError, r"takes numbers, not object \(NoneType\)"),
+    "assign-list": (lambda: X.__setitem__((0, 0), [None, 1, 2, 3]), DTypeError, r"takes numbers, not object"),
+    "assign-text": (lambda: X.__setitem__(0, "3"), DTypeError, r"takes numbers, not <U1"),
+    "assign-complex": (lambda: X.__setitem__(0, 1j), DTypeError, r"takes numbers, not complex128"),
+    "assign-300": (lambda: BYTES.__setitem__(0, 300), DTypeError, r"item assignment: .*300 out of bounds for uint8"),
     "assign-range": (lambda: X.__setitem__([5], 0), RangeError, r"item assignment: \[5\] does not fit shape"),
     "assign-shape": (lambda: X.__setitem__([0, 1], np.ones((3, 2))), ShapeError, r"item assignment: .*\(3,\s?2\)"),
     "assign-mask": (lambda: X.__setitem__(np.ones((2, 3), bool), np.ones(5)), ShapeError, r"item assignment: "),

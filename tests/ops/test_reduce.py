@@ -55,6 +55,15 @@ def test_nan_counts_as_largest_and_as_smallest() -> None:
     assert gradient(ops.max, [NAN, 1.0, NAN]) == gradient(ops.min, [NAN, 1.0, NAN]) == [0.5, 0, 0.5]
 
 
+def test_a_dimension_may_be_numpys() -> None:
+    """An element of an array, or of what np.argsort returned; and an empty list is (): all."""
+    x = Tensor(np.arange(6.0).reshape(2, 3))
+    for reduce in (ops.sum, ops.mean, ops.var, ops.std, ops.amax, ops.amin, ops.logsumexp, ops.argmax, ops.argmin):
+        np.testing.assert_array_equal(reduce(x, np.int64(1)).data, reduce(x, 1).data)
+    assert ops.max(x, np.int64(0)).values.tolist() == [3, 4, 5]
+    assert ops.sum(x, []).item() == ops.sum(x, ()).item() == 15
+
+
 def test_places() -> None:
     x = Tensor(np.array([[1.0, 5.0], [7.0, 2.0]]))
     assert (ops.argmax(x).item(), ops.argmax(x, 0).tolist(), ops.argmax(x, -1).tolist()) == (2, [1, 0], [1, 0])
@@ -181,6 +190,20 @@ def test_what_is_large_need_not_overflow() -> None:
     assert ops.logsumexp(Tensor([0.0, -20.0]), 0).item() == np.float32(np.log1p(np.exp(-20.0)))
 
 
+@pytest.mark.parametrize("scale", [1e30, 1e19, 1e-22, 1e-25])
+@pytest.mark.parametrize("dim", [None, 0])
+def test_a_deviation_may_be_as_large_or_small_as_float32(scale: float, dim: int | None) -> None:
+    """Its square may not: it leaves float32 above 1e19, and loses digits below 1e-19."""
+    x = np.array([[1, 2], [-1, 3], [0.5, 1]], np.float32) * np.float32(scale)
+    tensor = Tensor(x, requires_grad=True)
+    wide = torch.tensor(x, dtype=torch.float64, requires_grad=True)
+    y, want = tensor.std(dim), wide.std(dim)
+    y.sum().backward()
+    want.sum().backward()
+    np.testing.assert_allclose(y.data, want.detach().numpy(), rtol=5e-7)
+    np.testing.assert_allclose(tensor.grad.data, wide.grad.numpy(), rtol=5e-7, atol=5e-7)
+
+
 def test_gradient_of_a_repeated_row_is_exact_over_many_rows(rng: np.random.Generator) -> None:
     gy = rng.random((131072, 64), dtype=np.float32)
     row = Tensor(np.zeros(64, dtype=np.float32), requires_grad=True)
@@ -246,6 +269,12 @@ REFUSED = {
     "amin": (lambda: ops.amin(X, -3), RangeError, r"amin: dimension -3 is out of range"),
     "argmax": (lambda: ops.argmax(X, 5), RangeError, r"argmax: dimension 5 is out of range"),
     "argmin": (lambda: ops.argmin(X, 5), RangeError, r"argmin: dimension 5 is out of range"),
+    "float": (lambda: ops.sum(X, 1.0), ArgumentError, r"sum: a dimension is an int, not 1\.0"),
+    "text": (lambda: ops.mean(X, "ab"), ArgumentError, r"mean: a dimension is an int, not 'ab'"),
+    "places": (lambda: ops.argmax(X, (0, 1)), ArgumentError, r"argmax: a dimension is an int, not \(0, 1\)"),
+    "places-none": (lambda: ops.argmin(X, ()), ArgumentError, r"argmin: a dimension is an int, not \(\)"),
+    "best": (lambda: ops.max(X, (0, 1)), ArgumentError, r"max: a dimension is an int, not \(0, 1\)"),
+    "best-array": (lambda: ops.min(X, np.ones(3)), ArgumentError, r"min: a dimension is an int, not array"),
     "number": (lambda: ops.max(Tensor(1.0), 1), RangeError, r"max: dimension 1 is out of range for a tensor of 0"),
     "twice": (lambda: ops.sum(X, (1, -1)), ArgumentError, r"sum: a dimension stands twice in \(1, -1\)"),
     "twice-amax": (lambda: ops.amax(X, (0, 0)), ArgumentError, r"amax: a dimension stands twice"),
@@ -259,6 +288,7 @@ REFUSED = {
     "empty-amin": (lambda: ops.amin(X[:0]), ShapeError, rf"amin: {NONE_LEFT}smallest"),
     "empty-argmax": (lambda: ops.argmax(X[:0]), ShapeError, rf"argmax: {NONE_LEFT}largest"),
     "empty-argmin": (lambda: ops.argmin(X[:0], 0), ShapeError, rf"argmin: {NONE_LEFT}smallest"),
+    "unbiased-second": (lambda: ops.var(X, True), ArgumentError, r"var: a dimension is an int, not True"),
     "unbiased": (lambda: ops.var(X, 0, True), TypeError, r"positional argument"),  # an older PyTorch's third
 }
 

@@ -51,6 +51,9 @@ def test_numbers_and_empty_tensors() -> None:
     assert Tensor(np.zeros((0, 3))).reshape(-1, 3).shape == (0, 3)
     assert Tensor(np.zeros((0, 3))).flatten(1).shape == (0, 3)
     assert Tensor([[5.0]]).reshape(()).shape == ()
+    assert Tensor([[5.0]]).squeeze(()).shape == (1, 1)
+    assert Tensor(np.ones(6)).reshape(np.array([2, 3])).shape == (2, 3)
+    assert [p.shape for p in Tensor(np.ones(3)).split(np.array([1, 2]))] == [(1,), (2,)]
 
 
 def test_what_shares_memory_shares_the_version() -> None:
@@ -112,6 +115,7 @@ def test_padding_counts_from_the_last_dimension() -> None:
     assert ops.pad(row, (-1, 1), value=7).tolist() == [[2, 3, 7]]
 
 
+WHOLE = Tensor(np.ones(2, np.uint8))
 REFUSED = {
     "sizes": (
         lambda: X.reshape(5, 5),
@@ -122,11 +126,15 @@ REFUSED = {
     "no-divisor": (lambda: X.reshape(-1, 5), ShapeError, r"reshape: .* cannot take shape \(-1, 5\)"),
     "negative": (lambda: X.reshape(-2, -12), ShapeError, r"reshape: .* cannot take shape \(-2, -12\)"),
     "ambiguous": (lambda: X[:0].reshape(-1, 0), ShapeError, r"reshape: .* cannot take shape \(-1, 0\)"),
+    "fraction": (lambda: X.reshape(2.9, 12), ArgumentError, r"reshape: ints expected, not \(2\.9, 12\)"),
+    "text": (lambda: X.reshape("24"), ArgumentError, r"reshape: ints expected, not \('24',\)"),
     "order": (lambda: X.flatten(2, 1), ArgumentError, r"flatten: start_dim 2 comes after end_dim 1"),
     "flatten": (lambda: X.flatten(3), RangeError, r"flatten: dimension 3 is out of range for a tensor of 3"),
     "permute-few": (lambda: X.permute(0, 1), ShapeError, r"permute: \(0, 1\) does not name each of the 3 dimensions"),
     "permute-twice": (lambda: X.permute(0, 1, 1), ShapeError, r"permute: \(0, 1, 1\) does not name each"),
     "permute-range": (lambda: X.permute(0, 1, 3), RangeError, r"permute: dimension 3 is out of range"),
+    "permute-float": (lambda: X.permute(0, 1.0, 2), ArgumentError, r"permute: ints expected, not \(0, 1\.0, 2\)"),
+    "transpose-float": (lambda: X.transpose(0, 1.0), ArgumentError, r"transpose: a dimension is an int, not 1\.0"),
     "transpose": (lambda: X.transpose(0, 3), RangeError, r"transpose: dimension 3 is out of range"),
     "squeeze": (lambda: X.squeeze(3), RangeError, r"squeeze: dimension 3 is out of range for a tensor of 3"),
     "unsqueeze": (lambda: X.unsqueeze(4), RangeError, r"unsqueeze: dimension 4 is out of range"),
@@ -135,11 +143,13 @@ REFUSED = {
         ShapeError,
         r"unflatten: dimension 2 of shape \(2, 3, 4\) .* \(3, -1\)",
     ),
+    "unflatten-float": (lambda: X.unflatten(2, (2.0, 2)), ArgumentError, r"unflatten: ints expected, not \(2\.0, 2\)"),
     "unflatten-two": (lambda: X.unflatten(2, (-1, 2, -1)), ShapeError, r"unflatten: .* \(-1, 2, -1\)"),
     "unflatten-ones": (lambda: X[:1].unflatten(0, (-1, -1)), ShapeError, r"unflatten: .* \(-1, -1\)"),
     "unflatten-zero": (lambda: X[:0].unflatten(0, (0, -1)), ShapeError, r"unflatten: .* \(0, -1\)"),
     "unflatten-none": (lambda: X.unflatten(2, ()), ShapeError, r"unflatten: .* cannot become \(\)"),
     "expand": (lambda: X.expand(2, 3, 5), ShapeError, r"expand: shape \(2, 3, 4\) cannot become \(2, 3, 5\)"),
+    "expand-float": (lambda: X.expand(2.0, 3, 4), ArgumentError, r"expand: ints expected, not \(2\.0, 3, 4\)"),
     "expand-less": (lambda: X.expand(3, 4), ShapeError, r"expand: shape \(2, 3, 4\) cannot become \(3, 4\)"),
     "expand-to-one": (lambda: X.expand(1, 3, 4), ShapeError, r"expand: .* only sizes of 1 and new ones repeat"),
     "expand-unknown": (lambda: X.expand(-1, 2, 3, 4), ShapeError, r"expand: .* cannot become \(-1, 2, 3, 4\)"),
@@ -161,10 +171,17 @@ REFUSED = {
     "stack-none": (lambda: ops.stack([]), ShapeError, r"stack: expects one shape, not an empty list"),
     "stack-range": (lambda: ops.stack([X], 4), RangeError, r"unsqueeze: dimension 4 is out of range"),
     "split": (lambda: X.split([1, 1], 1), ShapeError, r"split: dimension 1 of shape \(2, 3, 4\) .* \[1, 1\]"),
+    "split-float": (lambda: X.split(2.0), ArgumentError, r"split: ints expected, not \(2\.0,\)"),
+    "split-floats": (lambda: X.split([1.0, 1.0]), ArgumentError, r"split: ints expected, not \[1\.0, 1\.0\]"),
     "split-negative": (lambda: X.split([4, -1], 1), ShapeError, r"split: .* does not split into \[4, -1\]"),
     "split-nothing": (lambda: X.split(0), ShapeError, r"split: .* does not split into 0"),
     "split-number": (lambda: Tensor(1.0).split(1), ShapeError, r"split: dimension 0 of shape \(\)"),
     "chunk": (lambda: X.chunk(0), ArgumentError, r"chunk: at least 1 chunk expected, not 0"),
+    "chunk-float": (lambda: X.chunk(2.5), ArgumentError, r"chunk: at least 1 chunk expected, not 2\.5"),
+    "pad-one": (lambda: ops.pad(X, 1), ArgumentError, r"pad: pad must hold two ints for each .*, not \(1,\)"),
+    "pad-tensor": (lambda: ops.pad(X, (1, 1), value=X), ArgumentError, r"pad: value must be a number, not Tensor"),
+    "pad-nan": (lambda: ops.pad(WHOLE, (1, 1), value=np.nan), DTypeError, r"pad: uint8 does not hold nan; convert"),
+    "pad-300": (lambda: ops.pad(WHOLE, (1, 1), value=300), DTypeError, r"pad: uint8 does not hold 300; convert"),
     "pad-odd": (
         lambda: ops.pad(X, (1, 2, 3)),
         ArgumentError,

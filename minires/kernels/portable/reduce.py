@@ -120,22 +120,27 @@ def var_axes_grad(gy: Array, x: Array, axes: tuple[int, ...], correction: float)
         return centred(x, axes) * factor
 
 
+def _deviation(x: Array, axes: tuple[int, ...], correction: float) -> tuple[Array, Array]:
+    """x minus its mean, and the standard deviation, in float64: squares leave float32 above 1e19 and below 1e-19."""
+    xp = array_module(x)
+    d = centred(x, axes).astype(xp.float64, copy=False)
+    return d, xp.sqrt(_variance(d, axes, correction))
+
+
 @kernel
 def std_axes(x: Array, axes: tuple[int, ...], correction: float, keepdims: bool = False) -> Array:
     """The square root of var_axes, which is taken before rounding: in float16 a variance soon exceeds 65,504."""
     with quiet():
-        return finished(array_module(x).sqrt(_variance(centred(x, axes), axes, correction)), x, axes, keepdims)
+        return finished(_deviation(x, axes, correction)[1], x, axes, keepdims)
 
 
 @kernel
 def std_axes_grad(gy: Array, x: Array, axes: tuple[int, ...], correction: float) -> Array:
     """gx of std_axes: gy * (x - mean) / ((K - correction) * y), over K elements; 0 where all are equal."""
-    xp = array_module(x)
     with quiet():
-        d = centred(x, axes)
-        y = xp.sqrt(_variance(d, axes, correction))
+        d, y = _deviation(x, axes, correction)
         factor = gy.reshape(kept_shape(x, axes)) / (y * max(count(x, axes) - correction, 0))
-        return d * xp.where(y == 0, 0, factor).astype(x.dtype)
+        return (d * array_module(x).where(y == 0, 0, factor)).astype(x.dtype)
 
 
 def _exponentials(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array, Array]:
