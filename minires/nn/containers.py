@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import operator
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self
 
@@ -25,13 +27,17 @@ class Container(Module):
 
     def _at(self, index: int) -> tuple[str, Module]:
         items = list(self.named_children())
-        if not -len(items) <= index < len(items):
+        if not -len(items) <= operator.index(index) < len(items):
             raise RangeError(f"{type(self).__name__}: index {index} is out of range for {len(items)} modules")
         return items[index]
 
+    def __setitem__(self, index: int, module: Module) -> None:
+        self._add(self._at(index)[0], module)
+
     def append(self, module: Module) -> Self:
-        """Add a module at the end, under its number."""
-        self._add(str(len(self)), module)
+        """Add a module at the end, under its number, or the next that is free: slices keep their modules' names."""
+        names = map(str, itertools.count(len(self)))
+        self._add(next(name for name in names if name not in self._modules), module)
         return self
 
     def extend(self, modules: Iterable[Module]) -> Self:
@@ -73,9 +79,6 @@ class ModuleList(Container):
 
     def __getitem__(self, index: int | slice) -> Module:
         return ModuleList(list(self)[index]) if isinstance(index, slice) else self._at(index)[1]
-
-    def __setitem__(self, index: int, module: Module) -> None:
-        self._add(self._at(index)[0], module)
 
     def insert(self, index: int, module: Module) -> None:
         """Put a module before number `index`; those from there on get the next number."""

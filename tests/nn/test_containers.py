@@ -28,6 +28,24 @@ def test_sequential() -> None:
     assert list(named[:1].state_dict()) == ["first.weight", "first.bias"]
 
 
+def test_a_slice_grows_without_losing_a_module() -> None:
+    """It keeps its modules' names, for their state dicts: "1" and "2", of which its length is one."""
+    layers = [nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 2)]
+    end = nn.Sequential(*layers)[1:]
+    new = [nn.Tanh(), nn.Linear(2, 3)]
+    assert list(end.extend(new)) == layers[1:] + new
+    assert list(end.state_dict()) == ["2.weight", "2.bias", "4.weight", "4.bias"]
+    assert list(nn.Sequential({"a": layers[0], "2": layers[1]}).append(new[0]))[1:] == [layers[1], new[0]]
+
+
+def test_a_layer_is_exchanged() -> None:
+    """As a classifier's last one is, for other classes."""
+    net = nn.Sequential({"body": nn.ReLU(), "head": nn.Linear(1, 1)})
+    net[-1] = nn.Linear(1, 5)
+    assert net(Tensor([1.0])).shape == (5,)
+    assert list(net.state_dict()) == ["head.weight", "head.bias"]
+
+
 def grown(library: Any) -> Any:
     """The same list of either library, after every way of growing and changing it."""
     modules = library.ModuleList([library.Linear(3, 3), library.ReLU()])
@@ -83,6 +101,9 @@ def test_refused() -> None:
         nn.ModuleList([nn.ReLU()])[-2]
     with pytest.raises(RangeError, match="ModuleList: index 1 is out of range"):
         nn.ModuleList([nn.ReLU()])[1] = nn.ReLU()
+    for wrong in ("0", 1.0):
+        with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
+            nn.Sequential(nn.ReLU())[wrong]
     with pytest.raises(ArgumentError, match="Sequential: '1' is a function, not a Module"):
         nn.Sequential(nn.ReLU(), lambda x: x)
     for wrong in (lambda m: m.append(3), lambda m: m.insert(0, 3), lambda m: m.extend([3])):
