@@ -114,6 +114,7 @@ class ConvTranspose2d(_Convolution):
         generator: np.random.Generator | None = None,
     ) -> None:
         adjoints = out_channels, in_channels
+        padding = pair("ConvTranspose2d", "padding", padding, 0)
         super().__init__(
             in_channels, out_channels, adjoints, kernel_size, stride, padding, dilation, groups, bias, generator
         )

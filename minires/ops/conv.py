@@ -32,10 +32,7 @@ class Conv2d(Function):
     def forward(self, x: Any, w: Any, b: Any) -> Any:
         self.save(x if self.needs[1] else None, w if self.needs[0] else None)
         self.shapes = x.shape, w.shape
-        y = conv2d_kernel(x, w, self.geometry)
-        if b is not None:
-            y += b
-        return y
+        return conv2d_kernel(x, w, self.geometry, b)
 
     def backward(self, gy: Any) -> Any:
         x, w = self.saved
@@ -65,10 +62,8 @@ class ConvTranspose2d(Function):
         self.shapes = x.shape, w.shape
         x = _grown(x, self.geometry.output_size(self.output_size, w.shape[:2]))
         self.save(x if self.needs[1] else None, w if self.needs[0] else None)
-        y = conv2d_grad_input(x, w, (len(x), *self.output_size, w.shape[2] * self.geometry.groups), self.geometry)
-        if b is not None:
-            y += b
-        return y
+        shape = len(x), *self.output_size, w.shape[2] * self.geometry.groups
+        return conv2d_grad_input(x, w, shape, self.geometry, b)
 
     def backward(self, gy: Any) -> Any:
         x, w = self.saved
@@ -108,7 +103,9 @@ def conv2d(
     input, weight = as_tensor(input), as_tensor(weight)
     bias = None if bias is None else as_tensor(bias)
     _check("conv2d", input, weight, bias, groups)
-    return Conv2d(window("conv2d", input, weight.shape[:2], stride, padding, dilation, groups))(input, weight, bias)
+    return Conv2d(window("conv2d", input, weight.shape[:2], stride, padding, dilation, int(groups)))(
+        input, weight, bias
+    )
 
 
 def conv_transpose2d(
@@ -142,7 +139,7 @@ def conv_transpose2d(
             f"{op}: output_padding {(eh, ew)} must be less than stride {(sh, sw)} or dilation {(dh, dw)}; "
             "pad the output instead"
         )
-    geometry = ConvGeometry((sh, sw), (ph, ph, pw, pw), (dh, dw), groups)
+    geometry = ConvGeometry((sh, sw), (ph, ph, pw, pw), (dh, dw), int(groups))
     high, wide = geometry.extent(weight.shape[:2])
     oh = (input.shape[1] - 1) * sh - 2 * ph + high + eh
     ow = (input.shape[2] - 1) * sw - 2 * pw + wide + ew
@@ -160,8 +157,10 @@ def _check(op: str, input: Any, weight: Any, bias: Any, groups: int, transposed:
         raise ArgumentError(f"{op}: groups must be an int of at least 1, not {groups!r}")
     per_group, all_groups = "OI" if transposed else "CO"
     axes = f"(KH, KW, {per_group}{'/groups' if groups > 1 else ''}, {all_groups})"
-    if weight.ndim != 4:
-        raise ShapeError(f"{op}: weight must be {axes}, but has shape {weight.shape}")
+    if weight.ndim != 4 or 0 in (*weight.shape[:2], weight.shape[3]):
+        raise ShapeError(
+            f"{op}: weight must be {axes}, KH, KW and {all_groups} at least 1, but has shape {weight.shape}"
+        )
     channels, outputs = weight.shape[2] * groups, weight.shape[3]
     if outputs % groups:
         raise ShapeError(

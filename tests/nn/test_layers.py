@@ -263,6 +263,7 @@ def test_repr(text: str) -> None:
         (lambda: nn.ConvTranspose2d(4, 6, 3, groups=4), "ConvTranspose2d: 4 groups cannot share"),
         (lambda: nn.Conv2d(4, 6, 3, groups=0), "Conv2d: groups must be an int of at least 1, not 0"),
         (lambda: nn.ConvTranspose2d(4, 6, 3, output_padding=-1), "ConvTranspose2d: output_padding must be"),
+        (lambda: nn.ConvTranspose2d(4, 6, 3, padding="same"), "ConvTranspose2d: padding must be one int or two"),
         (lambda: nn.Linear(3, -1), "Linear: out_features"),
         (lambda: nn.BatchNorm2d(0), "BatchNorm2d: num_features"),
         (lambda: nn.LayerNorm((3, 0)), "LayerNorm: normalized_shape must be an int of at least 1, not 0"),

@@ -32,6 +32,14 @@ def test_bias_gradient_is_exact_over_many_pixels(rng: np.random.Generator) -> No
     np.testing.assert_allclose(b.grad.data, gy.sum((0, 1, 2), dtype=np.float64), rtol=5e-7)
 
 
+def test_bias_is_added_before_float16_is_rounded() -> None:
+    """2,048 + 0.75 + 0.5 is nearest to 2,050; rounded in between, each addition would leave 2,048."""
+    x, b = np.array([2048, 0.75], np.float16).reshape(1, 1, 1, 2), np.array([0.5], np.float16)
+    w = np.ones((1, 1, 2, 1), np.float16)
+    assert ops.conv2d(x, w, b).item() == 2050
+    assert ops.conv_transpose2d(x, w.swapaxes(2, 3), b).item() == 2050
+
+
 def test_same_puts_the_odd_one_last() -> None:
     """A stride of 2 over 4 places under a window of 3: the first window starts on the image, not before it."""
     x, w = np.array([1.0, 2, 3, 4]).reshape(1, 1, 4, 1), np.array([100.0, 10, 1]).reshape(1, 3, 1, 1)
@@ -50,6 +58,14 @@ def test_groups_are_convolutions_side_by_side(rng: np.random.Generator) -> None:
     parts = [ops.conv2d(x[..., 2 * g : 2 * g + 2], w[..., 3 * g : 3 * g + 3], dilation=(2, 1)).data for g in range(3)]
     whole = ops.conv2d(x, w, dilation=(2, 1), groups=3).data
     np.testing.assert_allclose(whole, np.concatenate(parts, axis=3), rtol=1e-13, atol=1e-13)
+
+
+def test_groups_of_any_integer_type_are_one_geometry() -> None:
+    x, w = Tensor(np.ones((1, 3, 3, 2)), requires_grad=True), ones(3, 3, 1, 2, dtype=np.float64)
+    nodes = {repr(ops.conv2d(x, w, groups=groups).node) for groups in (2, np.int64(2), np.int8(2))}
+    assert len(nodes) == 1
+    assert "groups=2)" in nodes.pop()
+    assert ops.conv2d(x, ones(3, 3, 2, 2, dtype=np.float64), groups=True).shape == (1, 1, 1, 2)
 
 
 def test_dilation_is_a_kernel_with_holes(rng: np.random.Generator) -> None:
@@ -90,6 +106,21 @@ REFUSED: dict[str, tuple[Any, type[MiniresError], str]] = {
     ),
     "one-image": (lambda: ops.conv2d(ones(8, 9, 3), W), ShapeError, r"conv2d: .*a single image is x\.reshape\(1"),
     "matrix": (lambda: ops.conv2d(ones(8, 3), W), ShapeError, r"conv2d: input must be \(N, H, W, C\).*\(8, 3\)$"),
+    "weight-of-no-rows": (
+        lambda: ops.conv2d(X, ones(0, 3, 3, 4)),
+        ShapeError,
+        r"conv2d: weight .* KH, KW and O at least",
+    ),
+    "weight-of-no-outputs": (
+        lambda: ops.conv2d(X, ones(3, 3, 3, 0)),
+        ShapeError,
+        r"conv2d: weight must be \(KH, KW, C, O\), KH, KW and O at least 1, but has shape \(3, 3, 3, 0\)",
+    ),
+    "transposed-weight-of-no-inputs": (
+        lambda: ops.conv_transpose2d(ones(2, 8, 9, 0), ones(3, 3, 3, 0)),
+        ShapeError,
+        r"conv_transpose2d: weight must be \(KH, KW, O, I\), KH, KW and I at least 1",
+    ),
     "weight": (lambda: ops.conv2d(X, ones(3, 3, 3)), ShapeError, r"conv2d: weight must be \(KH, KW, C, O\)"),
     "bias": (lambda: ops.conv2d(X, W, ones(3)), ShapeError, r"conv2d: bias must be \(4,\) for weight .* shape \(3,\)"),
     "window": (

@@ -45,33 +45,41 @@ def _column_bytes(w_shape: tuple[int, ...], pixels: int, geometry: ConvGeometry,
 
 
 @variant(conv2d, ON_CPU)
-def conv2d_blocked(x: Array, w: Array, geometry: ConvGeometry) -> Array:
+def conv2d_blocked(x: Array, w: Array, geometry: ConvGeometry, bias: Array | None = None) -> Array:
     """im2col and product, block by block, each written to its place in y."""
     kh, kw, c, o = w.shape
     oh, ow = geometry.output_size(x.shape[1:3], (kh, kw))
     y = np.empty((len(x), oh, ow, o), dtype=x.dtype)
     w2 = by_group(w.reshape(kh * kw * c, o), geometry.groups)
     for block in blocks(len(x), _column_bytes(w.shape, oh * ow, geometry, x)):
+        part = y[block]
         if is_depthwise(w.shape, geometry):
-            y[block] = depthwise(x[block], w, geometry)
+            part[...] = depthwise(x[block], w, geometry)
         else:
-            y2 = by_group(y[block].reshape(-1, o), geometry.groups)
+            y2 = by_group(part.reshape(-1, o), geometry.groups)
             np.matmul(im2col(x[block], (kh, kw), geometry), w2, out=y2)
+        if bias is not None:
+            part += bias
     return y
 
 
 @variant(conv2d_grad_input, ON_CPU)
-def conv2d_grad_input_blocked(gy: Array, w: Array, shape: tuple[int, ...], geometry: ConvGeometry) -> Array:
+def conv2d_grad_input_blocked(
+    gy: Array, w: Array, shape: tuple[int, ...], geometry: ConvGeometry, bias: Array | None = None
+) -> Array:
     """Product and col2im, block by block."""
     kh, kw, c, o = w.shape
     gx = np.empty(shape, dtype=gy.dtype)
     w2t = by_group(w.reshape(kh * kw * c, o), geometry.groups).swapaxes(-1, -2)
     for block in blocks(len(gy), _column_bytes(w.shape, gy.shape[1] * gy.shape[2], geometry, gy)):
+        part = gx[block]
         if is_depthwise(w.shape, geometry):
-            gx[block] = depthwise_grad_input(gy[block], w, gx[block].shape, geometry)
+            part[...] = depthwise_grad_input(gy[block], w, part.shape, geometry)
         else:
             gy2 = by_group(gy[block].reshape(-1, o), geometry.groups)
-            gx[block] = col2im(gy2 @ w2t, gx[block].shape, (kh, kw), geometry)
+            part[...] = col2im(gy2 @ w2t, part.shape, (kh, kw), geometry)
+        if bias is not None:
+            part += bias
     return gx
 
 

@@ -113,26 +113,42 @@ def col2im(cols: Array, shape: tuple[int, ...], kernel_size: tuple[int, int], ge
 
 
 @kernel
-def conv2d(x: Array, w: Array, geometry: ConvGeometry) -> Array:
-    """Cross-correlation of x (N, H, W, C) with w (KH, KW, C/G, O): y (N, OH, OW, O), O/G channels from each group."""
-    if is_depthwise(w.shape, geometry):
-        return depthwise(x, w, geometry)
+def conv2d(x: Array, w: Array, geometry: ConvGeometry, bias: Array | None = None) -> Array:
+    """Cross-correlation of x (N, H, W, C) with w (KH, KW, C/G, O), plus `bias` (O,): y (N, OH, OW, O).
+
+    Each group gives O/G of the channels.
+    """
     kh, kw, c, o = w.shape
-    oh, ow = geometry.output_size(x.shape[1:3], (kh, kw))
-    w2 = by_group(w.reshape(kh * kw * c, o), geometry.groups)
-    y2 = im2col(x, (kh, kw), geometry) @ w2
-    return side_by_side(y2, geometry.groups).reshape(len(x), oh, ow, o)
+    if is_depthwise(w.shape, geometry):
+        y = depthwise(x, w, geometry)
+    else:
+        oh, ow = geometry.output_size(x.shape[1:3], (kh, kw))
+        w2 = by_group(w.reshape(kh * kw * c, o), geometry.groups)
+        y2 = im2col(x, (kh, kw), geometry) @ w2
+        y = side_by_side(y2, geometry.groups).reshape(len(x), oh, ow, o)
+    if bias is not None:
+        y += bias
+    return y
 
 
 @kernel
-def conv2d_grad_input(gy: Array, w: Array, shape: tuple[int, ...], geometry: ConvGeometry) -> Array:
-    """The gradient of conv2d's x, of `shape` (N, H, W, C), from gy (N, OH, OW, O)."""
-    if is_depthwise(w.shape, geometry):
-        return depthwise_grad_input(gy, w, shape, geometry)
+def conv2d_grad_input(
+    gy: Array, w: Array, shape: tuple[int, ...], geometry: ConvGeometry, bias: Array | None = None
+) -> Array:
+    """The gradient of conv2d's x, of `shape` (N, H, W, C), from gy (N, OH, OW, O).
+
+    A transposed convolution is the same, plus its `bias` (C,).
+    """
     kh, kw, c, o = w.shape
-    w2 = by_group(w.reshape(kh * kw * c, o), geometry.groups)
-    gcols = by_group(gy.reshape(-1, o), geometry.groups) @ w2.swapaxes(-1, -2)
-    return col2im(gcols, shape, (kh, kw), geometry)
+    if is_depthwise(w.shape, geometry):
+        gx = depthwise_grad_input(gy, w, shape, geometry)
+    else:
+        w2 = by_group(w.reshape(kh * kw * c, o), geometry.groups)
+        gcols = by_group(gy.reshape(-1, o), geometry.groups) @ w2.swapaxes(-1, -2)
+        gx = col2im(gcols, shape, (kh, kw), geometry)
+    if bias is not None:
+        gx += bias
+    return gx
 
 
 @kernel
