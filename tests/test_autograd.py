@@ -47,7 +47,6 @@ CALLS = {
     "ConvTranspose2d": lambda x: F.conv_transpose2d(x, WEIGHT.swapaxes(2, 3)),
     "MaxPool2d": lambda x: F.max_pool2d(x, 2),
     "AvgPool2d": lambda x: F.avg_pool2d(x, 2),
-    "GlobalAvgPool2d": lambda x: F.adaptive_avg_pool2d(x, 1),
     "AdaptiveAvgPool2d": lambda x: F.adaptive_avg_pool2d(x, 3),
     "AdaptiveMaxPool2d": lambda x: F.adaptive_max_pool2d(x, 3),
     "Sum": lambda x: x.sum(1),

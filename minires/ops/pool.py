@@ -14,13 +14,13 @@ from ..kernels import (
     adaptive_max_pool2d_grad,
     avg_pool2d_grad,
     max_pool2d_grad,
-    mean_axes,
 )
 from ..kernels import adaptive_avg_pool2d as adaptive_avg_pool2d_kernel
 from ..kernels import adaptive_max_pool2d as adaptive_max_pool2d_kernel
 from ..kernels import avg_pool2d as avg_pool2d_kernel
 from ..kernels import max_pool2d as max_pool2d_kernel
 from .checks import Padding, Pair, as_tensor, check_float, check_images, paddings, pair, window
+from .reduce import mean
 
 OutputSize = int | tuple[int | None, int | None] | None
 
@@ -82,25 +82,6 @@ class AvgPool2d(Function):
         ones = xp.ones((1, x.shape[1] + top + bottom, x.shape[2] + left + right, 1), dtype=dtype)
         rest: Any = tuple(p - c for p, c in zip(padding, self.counted, strict=True))
         return avg_pool2d_kernel(ones, self.kernel_size, replace(self.geometry, padding=rest), ones[0, :1, :1])[0]
-
-
-@dataclass(eq=False)
-class GlobalAvgPool2d(Function):
-    """The mean of each channel of each image (Lin, Chen and Yan, 2013, section 3.2).
-
-    Shapes    x (N, H, W, C); y (N, 1, 1, C)
-    Forward   y = sum of x over H and W / (H*W)
-    Backward  gx = gy / (H*W), repeated
-    Saves     nothing but the shape
-    Cost      one addition an element
-    """
-
-    def forward(self, x: Any) -> Any:
-        self.shape = x.shape
-        return mean_axes(x, (1, 2), True)
-
-    def backward(self, gy: Any) -> Any:
-        return array_module(gy).broadcast_to(gy / (self.shape[1] * self.shape[2]), self.shape)
 
 
 @dataclass(eq=False)
@@ -203,12 +184,13 @@ def avg_pool2d(
 def adaptive_avg_pool2d(input: Any, output_size: OutputSize) -> Any:
     """The mean of each of OH x OW windows that cover input (N, H, W, C): (N, OH, OW, C).
 
-    `output_size` is an int or two (OH, OW); None stands for the input's.
+    `output_size` is an int or two (OH, OW); None stands for the input's. Of size 1 it is the mean of each channel (Lin,
+    Chen and Yan, 2013, section 3.2).
     """
     input = as_tensor(input)
     size = _output_size("adaptive_avg_pool2d", input, output_size)
     check_float("adaptive_avg_pool2d", input=input)
-    return (GlobalAvgPool2d() if size == (1, 1) else AdaptiveAvgPool2d(size))(input)
+    return mean(input, (1, 2), keepdim=True) if size == (1, 1) else AdaptiveAvgPool2d(size)(input)
 
 
 def adaptive_max_pool2d(input: Any, output_size: OutputSize) -> Any:

@@ -112,6 +112,15 @@ def test_averages_in_float16_count_and_sum_further_than_it_can() -> None:
         np.testing.assert_array_equal(y.data, np.full(y.shape, 100, np.float16))
 
 
+def test_gradients_in_float16_count_further_than_it_can() -> None:
+    """66,000 pixels are more than its largest number: a gradient divided by that is not 0."""
+    gy = np.full((1, 1, 1, 1), 1000, np.float16)
+    for pool in (lambda x: ops.avg_pool2d(x, (200, 330)), lambda x: ops.adaptive_avg_pool2d(x, 1)):
+        x = Tensor(np.zeros((1, 200, 330, 1), np.float16), requires_grad=True)
+        pool(x).backward(gy)
+        np.testing.assert_array_equal(x.grad.data, np.full(x.shape, 1000 / 66_000, np.float16))
+
+
 def test_adaptive_pools_keep_a_size_that_is_none() -> None:
     for op in ops.adaptive_avg_pool2d, ops.adaptive_max_pool2d:
         np.testing.assert_array_equal(op(X, None).data, X.data)

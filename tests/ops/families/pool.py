@@ -9,7 +9,7 @@ import numpy as np
 
 from minires import ops
 from minires.kernels import adaptive_avg_pool2d_grad, avg_pool2d_grad, max_pool2d_grad
-from minires.ops.pool import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from minires.ops.pool import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d
 from tests import reference
 from tests.ops.case import NCHW, Case, away, normal
 from tests.ops.mutant import Mutant, changed, instead, last_ones_lost, on_gradient, on_saved
@@ -190,8 +190,6 @@ MUTANTS = [
     Mutant("not-summed", AdaptiveMaxPool2d, "pool-adaptive-max-3x2-to-5x7", changed(last_window)),
     Mutant("to-all", AdaptiveMaxPool2d, "pool-adaptive-max-4x6-to-2x3", instead(
         lambda self, gy: adaptive_avg_pool2d_grad(4 * gy, self.shape))),
-    Mutant("not-divided", GlobalAvgPool2d, "pool-global-4x3", changed(lambda self, gy, g: 12 * g)),
-    Mutant("wrong-count", GlobalAvgPool2d, "pool-global-4x3", changed(lambda self, gy, g: 12 / 16 * g)),
 ]  # fmt: skip
 
 SIMPLEST = {
@@ -199,5 +197,4 @@ SIMPLEST = {
     AvgPool2d: "pool-avg-2x2",
     AdaptiveAvgPool2d: "pool-adaptive-avg-7x5-to-3x2",
     AdaptiveMaxPool2d: "pool-adaptive-max-7x5-to-3x2",
-    GlobalAvgPool2d: "pool-global-4x3",
 }
