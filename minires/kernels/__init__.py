@@ -34,12 +34,15 @@ from .portable.linear import matmul as matmul
 from .portable.linear import matmul_to_shape as matmul_to_shape
 from .portable.loss import bce_with_logits as bce_with_logits
 from .portable.loss import bce_with_logits_grad as bce_with_logits_grad
+from .portable.loss import bce_with_logits_grad_target as bce_with_logits_grad_target
 from .portable.loss import cross_entropy as cross_entropy
 from .portable.loss import cross_entropy_grad as cross_entropy_grad
 from .portable.loss import log_softmax as log_softmax
+from .portable.loss import log_softmax_grad as log_softmax_grad
 from .portable.loss import soft_cross_entropy as soft_cross_entropy
 from .portable.loss import soft_cross_entropy_grad as soft_cross_entropy_grad
 from .portable.loss import softmax as softmax
+from .portable.loss import softmax_grad as softmax_grad
 from .portable.loss import squared_error as squared_error
 from .portable.loss import squared_error_grad as squared_error_grad
 from .portable.norm import BatchStatistics as BatchStatistics

@@ -14,12 +14,14 @@ from ..errors import ArgumentError, DTypeError, GraphError, RangeError, ShapeErr
 from ..kernels import (
     bce_with_logits,
     bce_with_logits_grad,
+    bce_with_logits_grad_target,
     cross_entropy_grad,
+    log_softmax_grad,
     soft_cross_entropy,
     soft_cross_entropy_grad,
+    softmax_grad,
     squared_error,
     squared_error_grad,
-    sum_axes,
 )
 from ..kernels import cross_entropy as cross_entropy_kernel
 from ..kernels import log_softmax as log_softmax_kernel
@@ -50,7 +52,7 @@ class Softmax(Function):
 
     def backward(self, gy: Any) -> Any:
         (y,) = self.saved
-        return y * (gy - sum_axes(gy * y, (self.axis,), True))
+        return softmax_grad(gy, y, self.axis)
 
 
 @dataclass(eq=False)
@@ -72,7 +74,7 @@ class LogSoftmax(Function):
 
     def backward(self, gy: Any) -> Any:
         (y,) = self.saved
-        return gy - array_module(y).exp(y) * sum_axes(gy, (self.axis,), True)
+        return log_softmax_grad(gy, y, self.axis)
 
 
 @dataclass(eq=False)
@@ -90,12 +92,12 @@ class NLLLoss(Function):
         self.shape = x.shape
         xp = array_module(x)
         y = -x[xp.arange(len(x)), target]
-        return y if scale is None else xp.where(scale == 0, 0, y * scale).astype(x.dtype)
+        return y if scale is None else xp.where(scale == 0, 0, y * scale)
 
     def backward(self, gy: Any) -> Any:
         target, scale = self.saved
         xp = array_module(gy)
-        g = gy if scale is None else xp.where(scale == 0, 0, gy * scale).astype(gy.dtype)
+        g = gy if scale is None else xp.where(scale == 0, 0, gy * scale)
         return xp.where(xp.arange(self.shape[1]) == target[:, None], -g[:, None], 0), None, None
 
 
@@ -137,7 +139,7 @@ class SoftCrossEntropy(Function):
     def backward(self, gy: Any) -> Any:
         z, q = self.saved
         gz = soft_cross_entropy_grad(gy, z, q) if self.needs[0] else None
-        gq = -gy[:, None] * log_softmax_kernel(z.astype(q.dtype, copy=False), 1) if self.needs[1] else None
+        gq = -gy[:, None] * log_softmax_kernel(z, 1) if self.needs[1] else None
         return gz, gq
 
 
@@ -163,7 +165,7 @@ class BCEWithLogits(Function):
               softplus(v) = log(1 + exp(v)) = max(v, 0) + log1p(exp(-abs(v))), whose exp cannot overflow
     Backward  softplus' = sigmoid = p, and 1 - p = sigmoid(-x) is made by itself, not by a difference:
               gx = gy * ((1 - target) * p - pos_weight * target * (1 - p))
-              gtarget = gy * (pos_weight * softplus(-x) - softplus(x))
+              gtarget = gy * (pos_weight * softplus(-x) - softplus(x)), which is -gy * x where pos_weight is 1
     Saves     x, target, pos_weight
     """
 
@@ -172,7 +174,9 @@ class BCEWithLogits(Function):
         return bce_with_logits(x, target, pos_weight)
 
     def backward(self, gy: Any) -> Any:
-        return *bce_with_logits_grad(gy, *self.saved), None
+        x, _, pos_weight = self.saved
+        gtarget = bce_with_logits_grad_target(gy, x, pos_weight) if self.needs[1] else None
+        return bce_with_logits_grad(gy, *self.saved), gtarget, None
 
 
 def _along(op: str, function: type[Softmax] | type[LogSoftmax], input: Any, dim: int) -> Any:
@@ -199,8 +203,10 @@ def nll_loss(input: Any, target: Any, weight: Any = None, *, ignore_index: int =
     """
     input, target, weight = _checked("nll_loss", input, target, weight)
     labels, kept = _labels("nll_loss", input, target, ignore_index)
-    scale = _scale(input, labels, kept, weight)
-    return _reduce("nll_loss", NLLLoss()(_rows(input), labels, scale), reduction, scale, target.shape)
+    rows = _rows(input)
+    scale = _scale(rows, labels, kept, weight)
+    losses = NLLLoss()(rows, labels, scale)
+    return _reduce("nll_loss", losses, reduction, input.dtype, target.shape, scale)
 
 
 def cross_entropy(
@@ -219,26 +225,29 @@ def cross_entropy(
     smoothing = float(label_smoothing)
     if not 0 <= smoothing <= 1:
         raise ArgumentError(f"{op}: label_smoothing must be between 0 and 1, not {label_smoothing!r}")
+    rows = _rows(input)
     if target.dtype.kind == "f" and target.shape == input.shape:
         q = _probabilities(op, input, target, weight, ignore_index, smoothing)
-        return _reduce(op, SoftCrossEntropy()(_rows(input), q), reduction, None, input.shape[:-1])
+        return _reduce(op, SoftCrossEntropy()(rows, q), reduction, input.dtype, input.shape[:-1])
     labels, kept = _labels(op, input, target, ignore_index)
-    scale = _scale(input, labels, kept, weight)
+    scale = _scale(rows, labels, kept, weight)
     if smoothing:
-        losses = SoftCrossEntropy()(_rows(input), _smoothed(input, labels, kept, weight, smoothing))
+        losses = SoftCrossEntropy()(rows, _smoothed(rows, labels, kept, weight, smoothing))
     else:
-        losses = CrossEntropy()(_rows(input), labels, scale)
-    return _reduce(op, losses, reduction, scale, target.shape)
+        losses = CrossEntropy()(rows, labels, scale)
+    return _reduce(op, losses, reduction, input.dtype, target.shape, scale)
 
 
 def mse_loss(input: Any, target: Any, *, reduction: str = "mean") -> Any:
     """(input - target)^2, averaged. Raises ShapeError unless the shapes are equal: PyTorch broadcasts, and warns."""
-    return _reduce("mse_loss", SquaredError()(*_alike("mse_loss", input, target)), reduction)
+    input, target = _alike("mse_loss", input, target)
+    return _reduce("mse_loss", SquaredError()(_wide(input), _wide(target)), reduction, input.dtype)
 
 
 def l1_loss(input: Any, target: Any, *, reduction: str = "mean") -> Any:
     """The absolute value of input - target, averaged; gradient 0 where they are equal. Raises as mse_loss."""
-    return _reduce("l1_loss", abs(sub(*_alike("l1_loss", input, target))), reduction)
+    input, target = _alike("l1_loss", input, target)
+    return _reduce("l1_loss", abs(sub(_wide(input), _wide(target))), reduction, input.dtype)
 
 
 def binary_cross_entropy_with_logits(
@@ -256,25 +265,31 @@ def binary_cross_entropy_with_logits(
     for name, w in (("weight", weight), ("pos_weight", pos_weight)):
         if w is not None and not _fits(w.shape, input.shape):
             raise ShapeError(f"{op}: {name} of shape {w.shape} does not broadcast to input {input.shape}")
-    losses = BCEWithLogits()(input, target, pos_weight)
-    return _reduce(op, losses if weight is None else mul(losses, cast(weight, losses.dtype)), reduction)
+    losses = BCEWithLogits()(_wide(input), _wide(target), None if pos_weight is None else _wide(pos_weight))
+    return _reduce(op, losses if weight is None else mul(losses, _wide(weight)), reduction, input.dtype)
 
 
-def _reduce(op: str, losses: Any, reduction: str, scale: Any = None, shape: Any = None) -> Any:
-    """The mean, over the sum of `scale` if there is one; the sum; or the losses, as `shape`."""
+def _reduce(op: str, losses: Any, reduction: str, dtype: Any, shape: Any = None, scale: Any = None) -> Any:
+    """In `dtype`: the mean, over the sum of `scale` if there is one; the sum; or the losses, as `shape`."""
     if reduction not in ("mean", "sum", "none"):
         raise ArgumentError(f"{op}: reduction must be 'mean', 'sum' or 'none', not {reduction!r}")
-    if reduction == "none":
-        return losses if shape in (None, losses.shape) else reshape(losses, shape)
-    if reduction == "sum":
-        return sum(losses)
-    # sum(losses) / sum(scale), without sums that overflow in float16
-    return mean(losses) if scale is None else div(mean(losses), cast(mean(wrap(scale)), losses.dtype))
+    if reduction == "mean":
+        result = mean(losses) if scale is None else div(sum(losses), sum(wrap(scale)))
+    elif reduction == "sum":
+        result = sum(losses)
+    else:
+        result = losses if shape in (None, losses.shape) else reshape(losses, shape)
+    return cast(result, dtype)
+
+
+def _wide(tensor: Any) -> Any:
+    """float16 as float32: a loss is rounded at its end, and its rows' gradients, 1/N each, not before scores'."""
+    return cast(tensor, np.float32) if tensor.dtype == np.float16 else tensor
 
 
 def _rows(input: Any) -> Any:
-    """(..., C) as (N, C)."""
-    return input if input.ndim == 2 else reshape(input, (math.prod(input.shape[:-1]), input.shape[-1]))
+    """(..., C) as (N, C), wide."""
+    return _wide(input if input.ndim == 2 else reshape(input, (math.prod(input.shape[:-1]), input.shape[-1])))
 
 
 def _alike(op: str, input: Any, target: Any) -> tuple[Any, Any]:
@@ -344,21 +359,21 @@ def _may_be_ignored(op: str, labels: Any, classes: int, ignore_index: int) -> bo
     return not inside or 0 <= ignore_index < classes
 
 
-def _scale(input: Any, labels: Any, kept: Any, weight: Any) -> Any:
+def _scale(rows: Any, labels: Any, kept: Any, weight: Any) -> Any:
     """Each label's weight (N,), 0 where it does not count; None if all are 1."""
-    xp, dtype = array_module(labels), _wide(input.dtype)
+    xp = array_module(labels)
     if weight is None:
-        return None if kept is None else kept.astype(dtype)
-    scale = weight.data.astype(dtype, copy=False)[labels]
+        return None if kept is None else kept.astype(rows.dtype)
+    scale = _wide(weight).data[labels]
     return scale if kept is None else xp.where(kept, scale, 0)
 
 
-def _smoothed(input: Any, labels: Any, kept: Any, weight: Any, smoothing: float) -> Any:
+def _smoothed(rows: Any, labels: Any, kept: Any, weight: Any, smoothing: float) -> Any:
     """Each row's (1 - smoothing) * onehot(label) + smoothing / C, times `weight`; zeros where it does not count."""
-    xp, dtype, classes = array_module(labels), _wide(input.dtype), input.shape[-1]
+    xp, classes = array_module(labels), rows.shape[-1]
     rest = smoothing / classes
-    q = xp.where(xp.arange(classes) == labels[:, None], 1 - smoothing + rest, rest).astype(dtype)
-    q = q if weight is None else q * weight.data.astype(dtype, copy=False)
+    q = xp.where(xp.arange(classes) == labels[:, None], 1 - smoothing + rest, rest).astype(rows.dtype)
+    q = q if weight is None else q * _wide(weight).data
     return q if kept is None else xp.where(kept[:, None], q, 0)
 
 
@@ -367,12 +382,6 @@ def _probabilities(op: str, input: Any, target: Any, weight: Any, ignore_index: 
     check_parameters(op, input, target=target)
     if ignore_index >= 0:
         raise ArgumentError(f"{op}: ignore_index {ignore_index} names a class, but target holds probabilities")
-    dtype = _wide(input.dtype)
-    q = cast(target, dtype)
+    q = _wide(target)
     q = add(mul(q, 1 - smoothing), smoothing / input.shape[-1]) if smoothing else q
-    return _rows(q if weight is None else mul(q, cast(weight, dtype)))
-
-
-def _wide(dtype: Any) -> Any:
-    """The type of weights and targets on their way to a kernel: float32 for float16, whose roundings would add up."""
-    return np.dtype(np.float32) if dtype == np.float16 else dtype
+    return _rows(q if weight is None else mul(q, _wide(weight)))

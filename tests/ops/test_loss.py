@@ -208,6 +208,56 @@ def test_float16_scores_take_float32_weights(op: Any) -> None:
     assert (loss.dtype, z.grad.dtype) == (np.float16, np.float16)
 
 
+def test_one_row_of_many_counts_in_float16(rng: np.random.Generator) -> None:
+    """1/N is no float16, nor is N: neither may stand between the loss and the scores."""
+    z, target = rng.standard_normal((2**18, 3)).astype(np.float16), np.full(2**18, -100)
+    target[5] = 1
+    for op in (ops.cross_entropy, ops.nll_loss):
+        (got, gradient), (want, exact) = (
+            value_and_gradient(op, z, target, dtype=dtype) for dtype in (np.float16, np.float64)
+        )
+        assert got == pytest.approx(want, rel=2**-10)
+        assert gradient[5] == pytest.approx(exact[5], rel=2**-10)
+        assert not np.delete(gradient, 5, 0).any()
+
+
+@pytest.mark.parametrize("op", [ops.mse_loss, ops.l1_loss, ops.binary_cross_entropy_with_logits])
+def test_float16_gradients_of_a_mean_over_many(op: Any, rng: np.random.Generator) -> None:
+    """1e-6 alone has four bits in float16; the gradient of a score of 100 has eleven."""
+    x, target = (100 * rng.standard_normal(1_000_000)).astype(np.float16), np.zeros(1_000_000)
+    (got, gradient), (want, exact) = (
+        value_and_gradient(op, x, target.astype(dtype), dtype=dtype) for dtype in (np.float16, np.float64)
+    )
+    assert got == pytest.approx(want, rel=2**-10)
+    step = 2.0**-24  # float16's smallest
+    np.testing.assert_allclose(gradient, exact, rtol=2**-11, atol=step / 2 * 1.001)
+
+
+def test_log_softmax_of_more_classes_than_float16_counts(rng: np.random.Generator) -> None:
+    z = rng.standard_normal(70_000).astype(np.float16)
+    got, want = (value_and_gradient(ops.log_softmax, z, 0, dtype=dtype)[1] for dtype in (np.float16, np.float64))
+    share = 1 - np.array(want)  # exp(y) * 70,000, of a y between -8 and -16 that is itself rounded, by 2^-8
+    np.testing.assert_allclose(1 - np.array(got), share, rtol=1.1 * 2**-8, atol=2**-10)
+
+
+@pytest.mark.parametrize("op", [ops.softmax, ops.log_softmax])
+def test_float16_gradients_of_a_softmax_round_once(op: Any, rng: np.random.Generator) -> None:
+    z, gy = rng.standard_normal((8, 100)).astype(np.float16), (3 + rng.standard_normal((8, 100))).astype(np.float16)
+    x = Tensor(z, requires_grad=True)
+    y = op(x, 1)
+    y.backward(gy)
+    p, g = y.data.astype(np.float64), gy.astype(np.float64)
+    want = p * (g - (g * p).sum(1, keepdims=True)) if op is ops.softmax else g - np.exp(p) * g.sum(1, keepdims=True)
+    np.testing.assert_allclose(x.grad.data, want, rtol=2**-10, atol=1e-5)
+
+
+def test_binary_targets_gradient_keeps_its_digits_near_zero() -> None:
+    """softplus(-x) - softplus(x) is -x, which the difference loses."""
+    target = Tensor(np.float32([0.5]), requires_grad=True)
+    BCE(np.float32([1e-7]), target).backward()
+    assert target.grad.item() == -np.float32(1e-7)
+
+
 def test_float16_logits_at_the_end_of_their_range() -> None:
     loss, gradient = cross_entropy([65504.0, 0, -65504.0], 0, np.float16)
     assert (loss, gradient) == (0, [0, 0, 0])

@@ -33,12 +33,24 @@ def softmax(z: Array, axis: int) -> Array:
 
 
 @kernel
+def softmax_grad(gy: Array, y: Array, axis: int) -> Array:
+    """The gradient of softmax's z: y * (gy - sum(gy * y)), for y = softmax(z)."""
+    return y * (gy - sum_axes(gy * y, (axis % y.ndim,), keepdims=True))
+
+
+@kernel
 def log_softmax(z: Array, axis: int) -> Array:
     """log(softmax(z)) = (z - max) - log1p(sum of exp(z - max) over all but the maximum), along `axis`."""
     if z.size == 0:
         return z.copy()
     shifted, _, others = _shifted(z, axis)
     return shifted - array_module(z).log1p(others)
+
+
+@kernel
+def log_softmax_grad(gy: Array, y: Array, axis: int) -> Array:
+    """The gradient of log_softmax's z: gy - exp(y) * sum(gy), for y = log_softmax(z)."""
+    return gy - array_module(y).exp(y) * sum_axes(gy, (axis % y.ndim,), keepdims=True)
 
 
 @kernel
@@ -125,17 +137,24 @@ def bce_with_logits(x: Array, target: Array, pos_weight: Array | None) -> Array:
 
 
 @kernel
-def bce_with_logits_grad(gy: Array, x: Array, target: Array, pos_weight: Array | None) -> tuple[Array, Array]:
-    """The gradients of bce_with_logits' x and target.
+def bce_with_logits_grad(gy: Array, x: Array, target: Array, pos_weight: Array | None) -> Array:
+    """The gradient of bce_with_logits' x: gy * ((1 - target) * p - pos_weight * target * (1 - p)), p = sigmoid(x).
 
-    gx = gy * ((1 - target) * p - pos_weight * target * (1 - p)) with p = 1 / (1 + exp(-x)), and
-    gtarget = gy * (pos_weight * softplus(-x) - softplus(x)). p and 1 - p are made one by one: neither rounds to 0.
+    p and 1 - p are made one by one: neither rounds to 0.
     """
     xp = array_module(x)
     e = xp.exp(-xp.abs(x))
     large, small = 1 / (1 + e), e / (1 + e)
     p, not_p = xp.where(x > 0, large, small), xp.where(x > 0, small, large)
-    weight = 1 if pos_weight is None else pos_weight
-    rest = xp.log1p(e)
-    gx = gy * ((1 - target) * p - weight * target * not_p)
-    return gx, gy * (weight * (xp.maximum(-x, 0) + rest) - (xp.maximum(x, 0) + rest))
+    positive = target * not_p
+    return gy * ((1 - target) * p - (positive if pos_weight is None else pos_weight * positive))
+
+
+@kernel
+def bce_with_logits_grad_target(gy: Array, x: Array, pos_weight: Array | None) -> Array:
+    """The gradient of bce_with_logits' target: gy * (pos_weight * softplus(-x) - softplus(x)), or -gy * x."""
+    if pos_weight is None:
+        return -gy * x
+    xp = array_module(x)
+    rest = xp.log1p(xp.exp(-xp.abs(x)))
+    return gy * (pos_weight * (xp.maximum(-x, 0) + rest) - (xp.maximum(x, 0) + rest))
