@@ -118,7 +118,7 @@ def _in_float32(entry: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     result = entry.portable.function(**wide)
     if entry.name.endswith("_"):  # it wrote into its arguments
         for name, value in given.items():
-            if _is_half(value):
+            if _is_half(value) and getattr(value.flags, "writeable", True):  # a gradient may be read-only
                 value[...] = wide[name]
     return _narrowed(result)
 

@@ -62,14 +62,14 @@ def operands(op: str, a: Any, b: Any, to_float: bool = False) -> tuple[Any, Any]
     else:  # as in PyTorch, one without dimensions does not widen one of its kind that has some
         dtype = np.result_type(*(v.dtype for v in [v for v in found if v.ndim] or found))
     a, b = (cast(v, dtype) if is_tensor(v) else v for v in (a, b))
-    if tensors and dtype.kind in "iu":
-        low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+    if tensors and dtype.kind in "iub":  # beside booleans, a Python int is an int64
+        holds = np.iinfo(dtype if dtype.kind != "b" else np.int64)
         for v in (a, b):
-            if is_scalar(v) and not low <= v <= high:
-                raise DTypeError(f"{op}: {dtype} does not hold {v}; convert with .to('int64') or .to('float32')")
+            if is_scalar(v) and not holds.min <= v <= holds.max:
+                raise DTypeError(f"{op}: {holds.dtype} does not hold {v}; convert with .to('int64') or .to('float32')")
     check_broadcast(op, *(v for v in (a, b) if is_tensor(v)))
     if not tensors:
-        a = as_tensor(float(a) if isinstance(b, float) else a)
+        a = as_tensor(float(a) if to_float or isinstance(b, float) else a)
     return a, b
 
 

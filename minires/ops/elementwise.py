@@ -102,6 +102,7 @@ class Pow(Binary):
     def partials(self, gy: Any) -> Any:
         (a, b, y), ga, gb = self.saved, None, None
         xp = array_module(gy)
+        a, b = (v if is_scalar(v) else v.astype(gy.dtype, copy=False) for v in (a, b))  # a**(b-1) may overflow float16
         if self.needs[0]:
             ga = gy * (b * a ** (b - 1))
             if is_scalar(b):
@@ -238,11 +239,15 @@ class Sqrt(Function):
         return gy / (2 * self.saved[0])
 
 
+def _refuse_booleans(op: str, what: str, *operands: Any) -> None:
+    if any(is_tensor(v) and v.dtype == bool for v in operands):
+        raise DTypeError(f"{op}: booleans have no {what} or convert with .to('int64')")
+
+
 def _signed(op: str, x: Any) -> Any:
     """A tensor of numbers. Raises DTypeError for booleans."""
     x = as_tensor(x)
-    if x.dtype == bool:
-        raise DTypeError(f"{op}: booleans have no sign; compare with == False or convert with .to('int64')")
+    _refuse_booleans(op, "sign; compare with == False", x)
     return x
 
 
@@ -254,8 +259,7 @@ def add(input: Any, other: Any) -> Any:
 def sub(input: Any, other: Any) -> Any:
     """input - other. Raises DTypeError for booleans."""
     a, b = operands("sub", input, other)
-    if a.dtype == bool if is_tensor(a) else b.dtype == bool:
-        raise DTypeError("sub: booleans have no difference; compare with != or convert with .to('int64')")
+    _refuse_booleans("sub", "difference; compare with !=", a, b)
     return Sub()(a, b)
 
 
@@ -270,8 +274,9 @@ def div(input: Any, other: Any) -> Any:
 
 
 def pow(input: Any, exponent: Any) -> Any:
-    """input ** exponent. Raises ArgumentError for integers to a negative power."""
+    """input ** exponent. Raises ArgumentError for integers to a negative power, DTypeError for booleans."""
     a, b = operands("pow", input, exponent)
+    _refuse_booleans("pow", "powers; combine with *", a, b)
     try:
         return Pow()(a, b)
     except ValueError:

@@ -133,6 +133,14 @@ def test_all_variants_share_one_signature(name: str) -> None:
     assert want.return_annotation is not inspect.Parameter.empty
 
 
+def test_in_place_kernels_write_float16_and_leave_read_only_arrays() -> None:
+    w, g = np.ones(3, np.float16), np.broadcast_to(np.float16(2), (3,))
+    velocity = np.zeros(3, np.float32)
+    kernels.sgd_(w, g, velocity=velocity, lr=0.25, momentum=0.5, dampening=0, weight_decay=0, nesterov=False,
+                 maximize=False)  # fmt: skip
+    assert (w.tolist(), velocity.tolist()) == ([0.5] * 3, [2] * 3)
+
+
 @pytest.mark.parametrize(
     ("dtype", "order", "name"), [("f4", "C", "blocked"), ("f4", "F", "portable"), ("f2", "C", "portable")]
 )

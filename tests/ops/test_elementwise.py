@@ -144,6 +144,36 @@ def test_booleans_have_no_sign() -> None:
             op(Tensor([True]))
 
 
+def test_booleans_have_no_powers() -> None:
+    for exponent in (Tensor([True]), 2):  # NumPy makes int8 of them
+        with pytest.raises(DTypeError, match="pow: booleans have no powers"):
+            ops.pow(Tensor([True]), exponent)
+
+
+def test_a_number_beside_booleans_is_an_int64() -> None:
+    assert (Tensor([True]) + 2).dtype == np.int64
+    with pytest.raises(DTypeError, match="add: int64 does not hold 100000"):
+        Tensor([True]) + 10**20
+
+
+def test_numbers_alone() -> None:
+    for y, want, dtype in (
+        (ops.div(3, 2), 1.5, "float32"),
+        (ops.add(3, 2), 5, "int64"),
+        (ops.add(3, 2.5), 5.5, "float32"),
+    ):
+        assert (y.item(), y.dtype) == (want, np.dtype(dtype))
+
+
+def test_a_powers_gradient_does_not_overflow_on_its_way_in_float16() -> None:
+    """a^(b-1) is 2.5e5, which float16 does not hold; b times it is 2.5e4, which it does."""
+    a, b = np.array([1e-6], np.float16), np.array([0.1], np.float16)
+    x = Tensor(a, requires_grad=True)
+    (x ** Tensor(b)).backward(np.ones(1, np.float16))
+    exponent = float(b[0])
+    assert x.grad.item() == pytest.approx(exponent * float(a[0]) ** (exponent - 1), rel=2**-11)
+
+
 def test_a_quotients_gradient_keeps_its_digits_in_float16() -> None:
     """Summed over both signs. From the rounded quotient, it would be off by 1.4e-3."""
     a, b = np.linspace(1, 2, 64).astype(np.float16), np.array([1.7], np.float16)
