@@ -38,7 +38,8 @@ class AdamW(Optimizer):
     def check(self, settings: dict[str, Any]) -> None:
         check_not_negative("AdamW", **{name: settings[name] for name in ("lr", "eps", "weight_decay")})
         betas = settings["betas"]
-        if not (isinstance(betas, tuple) and len(betas) == 2 and all(0 <= beta < 1 for beta in betas)):
+        numbers = isinstance(betas, tuple) and all(isinstance(beta, (int, float)) for beta in betas)
+        if not (numbers and len(betas) == 2 and all(0 <= beta < 1 for beta in betas)):
             raise ArgumentError(f"AdamW: betas must be two numbers of at least 0 and below 1, not {betas}")
 
     def update(self, p: Any, state: dict[str, Any], settings: dict[str, Any]) -> None:

@@ -29,7 +29,7 @@ class Optimizer:
         self.state: dict[Any, dict[str, Any]] = {}
         if callable(params):
             raise DTypeError(f"{type(self).__name__}: takes parameters: pass model.parameters(), with its parentheses")
-        groups: list[Any] = [params] if is_tensor(params) else list(params)
+        groups = _in_order(type(self).__name__, params)
         if not groups:
             raise ArgumentError(f"{type(self).__name__}: no parameters given; an exhausted generator?")
         if not isinstance(groups[0], dict):
@@ -40,7 +40,9 @@ class Optimizer:
     def add_param_group(self, group: dict[str, Any]) -> None:
         """Add parameters with settings of their own. Raises ArgumentError for one that is there already."""
         name = type(self).__name__
-        params = [group["params"]] if is_tensor(group["params"]) else list(group["params"])
+        if not isinstance(group, dict) or "params" not in group:
+            raise ArgumentError(f"{name}: a parameter group must be a dict that holds 'params'")
+        params = _in_order(name, group["params"])
         unknown = set(group) - set(self.defaults) - {"params"}
         if unknown:
             raise ArgumentError(
@@ -96,7 +98,9 @@ class Optimizer:
         number = {id(p): i for i, p in enumerate(self._parameters())}
         return {
             "state": {number[id(p)]: dict(values) for p, values in self.state.items()},
-            "param_groups": [{**g, "params": [number[id(p)] for p in g["params"]]} for g in self.param_groups],
+            "param_groups": [
+                {**_settings(group), "params": [number[id(p)] for p in group["params"]]} for group in self.param_groups
+            ],
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -104,38 +108,59 @@ class Optimizer:
 
         Raises CheckpointError, and changes nothing, where groups or shapes differ.
         """
-        if not isinstance(state_dict, dict) or not {"state", "param_groups"} <= set(state_dict):
-            raise CheckpointError(f"{type(self).__name__}: no optimizer's state dict, but {type(state_dict).__name__}")
-        groups = state_dict["param_groups"]
+        optimizer = type(self).__name__
+        groups = state_dict.get("param_groups") if isinstance(state_dict, dict) else None
+        if (
+            not isinstance(groups, list)
+            or not all(isinstance(group, dict) and "params" in group for group in groups)
+            or not isinstance(state_dict.get("state"), dict)
+        ):
+            raise CheckpointError(
+                f"{optimizer}: an optimizer's state dict is {{'state': {{...}}, 'param_groups': [{{'params': ...}}, "
+                f"...]}}, not this {type(state_dict).__name__}"
+            )
         ours, theirs = [len(g["params"]) for g in self.param_groups], [len(g["params"]) for g in groups]
         if ours != theirs:
-            raise CheckpointError(
-                f"{type(self).__name__}: parameter groups of {theirs} in the state dict, but of {ours} here"
-            )
+            raise CheckpointError(f"{optimizer}: parameter groups of {theirs} in the state dict, but of {ours} here")
         params = self._parameters()
         state: dict[Any, dict[str, Any]] = {}
         for key, values in state_dict["state"].items():
-            if not 0 <= int(key) < len(params):
-                raise CheckpointError(f"{type(self).__name__}: state of parameter {key}, but there are {len(params)}")
+            if not (str(key).isdecimal() and int(key) < len(params)):
+                raise CheckpointError(f"{optimizer}: state of parameter {key}, but there are {len(params)}")
             p = params[int(key)]
             state[p] = {}
             for name, value in values.items():
                 if value is None:
                     continue
-                state[p][name] = loaded = _loaded(value, p)
+                state[p][name] = loaded = _loaded(name, value, p)
                 if not isinstance(loaded, (int, float)) and loaded.shape != p.shape:
                     raise CheckpointError(
-                        f"{type(self).__name__}: {name} of parameter {key} is {loaded.shape}, the parameter {p.shape}"
+                        f"{optimizer}: {name} of parameter {key} is {loaded.shape}, the parameter {p.shape}"
                     )
-        for saved in groups:
+        settings = [_settings(group) for group in groups]
+        for saved in settings:
             missing = set(self.defaults) - set(saved)
             if missing:
                 raise CheckpointError(
-                    f"{type(self).__name__}: the state dict of another optimizer: no {', '.join(sorted(missing))}"
+                    f"{optimizer}: the state dict of another optimizer: no {', '.join(sorted(missing))}"
                 )
         self.state = state
-        for group, saved in zip(self.param_groups, groups, strict=True):
-            group.update({k: python_number(copy.deepcopy(v)) for k, v in saved.items() if k != "params"})
+        for group, saved in zip(self.param_groups, settings, strict=True):
+            group.update(saved)
+
+
+def _in_order(optimizer: str, params: Any) -> list[Any]:
+    """One parameter, or what an iterable gives, as a list. Raises DTypeError for a set, whose order may be any."""
+    if is_tensor(params):
+        return [params]
+    if isinstance(params, (set, frozenset)) or not isinstance(params, Iterable):
+        raise DTypeError(f"{optimizer}: takes a list of parameters, or model.parameters(), no {type(params).__name__}")
+    return list(params)
+
+
+def _settings(group: dict[str, Any]) -> dict[str, Any]:
+    """A copy of a group's settings, as JSON can hold them."""
+    return {name: python_number(copy.deepcopy(value)) for name, value in group.items() if name != "params"}
 
 
 def zeros_like(parameter: Any) -> Array:
@@ -147,23 +172,26 @@ def _state_dtype(parameter: Any) -> np.dtype[Any]:
     return np.promote_types(parameter.dtype, np.float32)
 
 
-def _loaded(value: Any, parameter: Any) -> Any:
-    """A saved number as a number, which needs no device; an array as the parameter's state is."""
+def _loaded(name: str, value: Any, parameter: Any) -> Any:
+    """A saved number as a number, which needs no device; an array as the parameter's state is.
+
+    PyTorch counts steps in a float: of a parameter without dimensions only the name tells it from an array.
+    """
     array = to_array(value.data if is_tensor(value) else value)
-    if array.ndim == 0 and (parameter.ndim > 0 or array.dtype.kind != "f"):
+    if array.ndim == 0 and (parameter.ndim > 0 or array.dtype.kind != "f" or name == "step"):
         return array.item()
     return to_device(array.astype(_state_dtype(parameter)), device_of(parameter.data))
 
 
 def python_number(value: Any) -> Any:
-    """A NumPy scalar as a Python number, beside which float32 stays float32, and which JSON can hold; in tuples too."""
+    """NumPy's number as a Python number, beside which float32 stays float32, and which JSON can hold; in tuples too."""
     if isinstance(value, (tuple, list)):
         return tuple(map(python_number, value))
-    return value.item() if isinstance(value, np.generic) else value
+    return value.item() if isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0 else value
 
 
 def check_not_negative(optimizer: str, **settings: float) -> None:
-    """Raises ArgumentError for a setting below 0, or NaN."""
+    """Raises ArgumentError for a setting that is no number, below 0, or NaN."""
     for name, value in settings.items():
-        if not value >= 0:
-            raise ArgumentError(f"{optimizer}: {name} must be at least 0, not {value}")
+        if not isinstance(value, (int, float)) or not value >= 0:
+            raise ArgumentError(f"{optimizer}: {name} must be a number of at least 0, not {value!r}")

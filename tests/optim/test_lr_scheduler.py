@@ -260,12 +260,19 @@ def test_a_group_added_later_follows_the_schedule() -> None:
     assert scheduler.get_last_lr() == [0.1, 0.5]
 
 
+def test_epochs_of_any_number_type_can_be_saved() -> None:
+    schedule = S.StepLR(optimizers()[0], 2)
+    schedule.step(np.int64(3))
+    assert json.loads(json.dumps(schedule.state_dict()))["last_epoch"] == 3
+
+
 REFUSED: list[tuple[Callable[[Any], Any], str]] = [
     (lambda o: S.StepLR(o, 0), "StepLR: step_size must be an int of at least 1, not 0"),
     (lambda o: S.StepLR(o, 2.5), "StepLR: step_size must be an int of at least 1, not 2.5"),
     (lambda o: S.StepLR(o, 5, -0.1), "StepLR: gamma must be at least 0, not -0.1"),
     (lambda o: S.MultiStepLR(o, [5], math.nan), "MultiStepLR: gamma must be at least 0, not nan"),
     (lambda o: S.ExponentialLR(o, -1), "ExponentialLR: gamma"),
+    (lambda o: S.ExponentialLR(o, "0.9"), "ExponentialLR: gamma must be at least 0, not '0.9'"),
     (lambda o: S.ConstantLR(o, 1.5), "ConstantLR: factor must be between 0 and 1, not 1.5"),
     (lambda o: S.ConstantLR(o, total_iters=0), "ConstantLR: total_iters"),
     (lambda o: S.LinearLR(o, 2), "LinearLR: start_factor must be between 0 and 1"),
@@ -319,6 +326,8 @@ def test_the_state_of_another_schedule_is_refused() -> None:
         S.StepLR(optimizer, 1).load_state_dict(one.state_dict())
     with pytest.raises(CheckpointError, match="MultiStepLR: state of 2 parameter groups, but the optimizer has 1"):
         one.load_state_dict(two.state_dict())
+    with pytest.raises(CheckpointError, match="StepLR: no schedule's state dict, but NoneType"):
+        S.StepLR(optimizer, 1).load_state_dict(None)  # type: ignore[arg-type]
     state = sequence.state_dict()
     with pytest.raises(CheckpointError, match="state of 1 schedulers, but there are 2"):
         sequence.load_state_dict({**state, "schedulers": state["schedulers"][:1]})

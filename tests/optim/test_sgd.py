@@ -193,21 +193,29 @@ SAME = parameter()
 @pytest.mark.parametrize(
     ("params", "settings", "error", "message"),
     [
-        ([parameter()], {"lr": -0.1}, ArgumentError, "lr must be at least 0, not -0.1"),
-        ([parameter()], {"lr": float("nan")}, ArgumentError, "lr must be at least 0, not nan"),
-        ([parameter()], {"momentum": -1}, ArgumentError, "momentum must be at least 0"),
-        ([parameter()], {"weight_decay": -1}, ArgumentError, "weight_decay must be at least 0"),
+        ([parameter()], {"lr": -0.1}, ArgumentError, "lr must be a number of at least 0, not -0.1"),
+        ([parameter()], {"lr": float("nan")}, ArgumentError, "lr must be a number of at least 0, not nan"),
+        ([parameter()], {"lr": "0.1"}, ArgumentError, "lr must be a number of at least 0, not '0.1'"),
+        ([parameter()], {"lr": None}, ArgumentError, "lr must be a number of at least 0, not None"),
+        ([parameter()], {"lr": Tensor(0.1)}, ArgumentError, r"lr must be a number of at least 0, not Tensor\(0.1"),
+        ([parameter()], {"momentum": -1}, ArgumentError, "momentum must be a number of at least 0"),
+        ([parameter()], {"weight_decay": -1}, ArgumentError, "weight_decay must be a number of at least 0"),
         ([parameter()], {"nesterov": True}, ArgumentError, "Nesterov momentum requires"),
         ([parameter()], {"nesterov": True, "momentum": 0.9, "dampening": 0.1}, ArgumentError, "zero dampening"),
         ([], {}, ArgumentError, "no parameters"),
         ([np.ones(2)], {}, DTypeError, "must be Tensors, not ndarray"),
+        ({parameter()}, {}, DTypeError, "takes a list of parameters, .* no set"),
+        (None, {}, DTypeError, "takes a list of parameters, .* no NoneType"),
+        ([{"params": {parameter()}}], {}, DTypeError, "takes a list of parameters, .* no set"),
+        ([{"lr": 0.1}], {}, ArgumentError, "a parameter group must be a dict that holds 'params'"),
+        ([{"params": []}, parameter()], {}, ArgumentError, "a parameter group must be a dict that holds 'params'"),
         ([parameter() * 2], {}, ArgumentError, "only leaves"),
         ([SAME, SAME], {}, ArgumentError, r"shape \(2,\) was given twice"),
         ([{"params": [SAME]}, {"params": [SAME]}], {}, ArgumentError, "given twice"),
         ([{"params": [parameter()], "rate": 1}], {}, ArgumentError, "unknown setting rate; there are lr, momentum"),
     ],
 )
-def test_refused(params: list[Any], settings: dict[str, Any], error: type, message: str) -> None:
+def test_refused(params: Any, settings: dict[str, Any], error: type, message: str) -> None:
     with pytest.raises(error, match=message):
         optim.SGD(params, **settings)
 
@@ -219,9 +227,11 @@ def test_one_parameter_or_a_generator_will_do() -> None:
 
 def test_settings_are_python_numbers() -> None:
     """JSON, and so a checkpoint, can hold them."""
-    settings = {"lr": np.float32(0.1), "weight_decay": np.float64(1e-4)}
-    state = optim.SGD([Tensor([1.0], requires_grad=True)], **settings).state_dict()
-    assert {type(state["param_groups"][0][name]) for name in settings} == {float}
+    settings: dict[str, Any] = {"lr": np.float32(0.1), "weight_decay": np.float64(1e-4), "momentum": np.array(0.5)}
+    sgd = optim.SGD([Tensor([1.0], requires_grad=True)], **settings)
+    sgd.param_groups[0]["dampening"] = np.float32(0.25)
+    group = sgd.state_dict()["param_groups"][0]
+    assert {type(group[name]) for name in (*settings, "dampening")} == {float}
 
 
 @pytest.mark.parametrize(
@@ -229,6 +239,10 @@ def test_settings_are_python_numbers() -> None:
     [
         (None, "NoneType"),
         ({"state": {3: {}}, "param_groups": [{"params": [0]}]}, "state of parameter 3, but there are 1"),
+        ({"state": {"w": {}}, "param_groups": [{"params": [0]}]}, "state of parameter w, but there are 1"),
+        ({"state": None, "param_groups": [{"params": [0]}]}, "not this dict"),
+        ({"state": {}, "param_groups": None}, "not this dict"),
+        ({"state": {}, "param_groups": [{"lr": 0.1}]}, "not this dict"),
     ],
 )
 def test_what_is_no_state_dict_is_refused(state: Any, message: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ...errors import ArgumentError, CheckpointError
-from ..optimizer import Optimizer
+from ..optimizer import Optimizer, python_number
 
 
 class LRScheduler:
@@ -37,7 +37,7 @@ class LRScheduler:
 
     def step(self, epoch: float | None = None) -> None:
         """One epoch on, or to any `epoch`, which may be a fraction."""
-        self.go_to(self.last_epoch + 1 if epoch is None else epoch)
+        self.go_to(self.last_epoch + 1 if epoch is None else python_number(epoch))
 
     def go_to(self, epoch: float) -> None:
         """Set each group's rate to that of an epoch."""
@@ -65,6 +65,8 @@ class LRScheduler:
     def check_state(self, state_dict: dict[str, Any]) -> None:
         """Raises CheckpointError unless it is of such a schedule, for no more groups than there are."""
         name, ours = type(self).__name__, self.state_dict()
+        if not isinstance(state_dict, dict):
+            raise CheckpointError(f"{name}: no schedule's state dict, but {type(state_dict).__name__}")
         if set(state_dict) != set(ours):
             raise CheckpointError(f"{name}: state of {', '.join(state_dict)}; its own is {', '.join(ours)}")
         groups, saved = len(self.optimizer.param_groups), len(state_dict["base_lrs"])
@@ -86,9 +88,9 @@ def count(schedule: str, name: str, value: Any, least: int = 1) -> int:
 
 def between(schedule: str, name: str, value: Any, low: float = 0, high: float = math.inf) -> float:
     """Raises ArgumentError for a setting that is no number in [low, high]."""
-    if not low <= value <= high:
+    if not isinstance(value, (int, float, np.number)) or not low <= value <= high:
         limits = f"at least {low}" if high == math.inf else f"between {low} and {high}"
-        raise ArgumentError(f"{schedule}: {name} must be {limits}, not {value}")
+        raise ArgumentError(f"{schedule}: {name} must be {limits}, not {value!r}")
     return float(value)
 
 
