@@ -96,11 +96,15 @@ def normal_(
     tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: np.random.Generator | None = None
 ) -> Tensor:
     """Normal draws."""
+    if not std >= 0:
+        raise ArgumentError(f"init: normal_ needs std of at least 0, not {std}")
     return _fill(tensor, (generator or default_generator()).normal(mean, std, tensor.shape))
 
 
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: np.random.Generator | None = None) -> Tensor:
     """Uniform draws from [a, b)."""
+    if not (a <= b and math.isfinite(b - a)):
+        raise ArgumentError(f"init: uniform_ needs finite a <= b, not a={a}, b={b}")
     return _fill(tensor, (generator or default_generator()).uniform(a, b, tensor.shape))
 
 

@@ -272,6 +272,14 @@ def test_vectors_are_refused(fill: Any) -> None:
         (lambda: init.dirac_(empty((2, 2))), ShapeError, r"identities are defined for \(KH, KW, I, O\) weights"),
         (lambda: init.dirac_(empty((1, 1, 2, 5)), 2), ArgumentError, "dirac_ of 5 outputs in 2 groups"),
         (lambda: init.trunc_normal_(empty((2,)), std=0), ArgumentError, "needs std above 0 and a <= b, not std=0"),
+        (lambda: init.normal_(empty((2,)), std=-1), ArgumentError, "normal_ needs std of at least 0, not -1"),
+        (lambda: init.normal_(empty((2,)), std=math.nan), ArgumentError, "normal_ needs std of at least 0, not nan"),
+        (lambda: init.uniform_(empty((2,)), 1, 0), ArgumentError, "uniform_ needs finite a <= b, not a=1, b=0"),
+        (
+            lambda: init.uniform_(empty((2,)), 0, math.inf),
+            ArgumentError,
+            "uniform_ needs finite a <= b, not a=0, b=inf",
+        ),
         (lambda: init.trunc_normal_(empty((2,)), a=1, b=-1), ArgumentError, "not std=1.0, a=1, b=-1"),
     ],
 )
