@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import ops
 from ..errors import ArgumentError
+from ..ops.checks import integers
 from ..tensor import Tensor
 from .module import Buffer, Module, Parameter
 from .settings import check_positive, settings
@@ -25,7 +26,7 @@ class LayerNorm(Module):
         bias: bool = True,
     ) -> None:
         super().__init__()
-        shape = (normalized_shape,) if isinstance(normalized_shape, (int, np.integer)) else tuple(normalized_shape)
+        shape = integers("LayerNorm", (normalized_shape,))
         for size in shape or (0,):
             check_positive("LayerNorm", normalized_shape=size)
         self.normalized_shape, self.eps, self.elementwise_affine = shape, eps, elementwise_affine

@@ -23,7 +23,7 @@ from ..kernels import leaky_relu as leaky_relu_kernel
 from ..kernels import relu as relu_kernel
 from ..kernels import sigmoid as sigmoid_kernel
 from ..kernels import silu as silu_kernel
-from .checks import as_tensor, check_float
+from .checks import as_tensor, check_float, number_within
 from .dtypes import real
 
 
@@ -130,7 +130,7 @@ def leaky_relu(input: Any, negative_slope: float = 0.01) -> Any:
     """input where it is positive, else negative_slope * input."""
     input = as_tensor(input)
     check_float("leaky_relu", input=input)
-    return LeakyReLU(float(negative_slope))(input)
+    return LeakyReLU(number_within("leaky_relu", "negative_slope", negative_slope))(input)
 
 
 def sigmoid(input: Any) -> Any:

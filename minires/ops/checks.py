@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import Any
 
@@ -67,6 +68,14 @@ def pair(op: str, name: str, value: Any, least: int) -> tuple[int, int]:
     if not good or min(both) < least:
         raise ArgumentError(f"{op}: {name} must be one int or two, of at least {least}, not {value!r}")
     return int(both[0]), int(both[1])
+
+
+def number_within(op: str, name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> float:
+    """A number in [low, high] as a float. Raises ArgumentError for another one, NaN, or what is no number."""
+    known = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not known or not low <= value <= high:
+        raise ArgumentError(f"{op}: {name} must be a number in [{low:g}, {high:g}], not {value!r}")
+    return float(value)
 
 
 def paddings(op: str, padding: Padding) -> Any:

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Function
-from ..errors import ArgumentError
 from ..kernels import dropout as dropout_kernel
 from ..kernels import dropout_mask
 from ..random import default_generator
-from .checks import as_tensor, check_float
+from .checks import as_tensor, check_float, number_within
 
 
 @dataclass(eq=False)
@@ -40,9 +39,7 @@ class Dropout(Function):
 
 def check_probability(op: str, p: float) -> float:
     """p as a float in [0, 1]. Raises ArgumentError."""
-    if isinstance(p, bool) or not isinstance(p, (int, float, np.integer, np.floating)) or not 0 <= p <= 1:
-        raise ArgumentError(f"{op}: p, the share that is dropped, must be a number in [0, 1], not {p!r}")
-    return float(p)
+    return number_within(op, "p, the share that is dropped,", p, 0, 1)
 
 
 def dropout(input: Any, p: float = 0.5, training: bool = True, *, generator: np.random.Generator | None = None) -> Any:

@@ -26,7 +26,7 @@ from ..kernels import (
 from ..kernels import cross_entropy as cross_entropy_kernel
 from ..kernels import log_softmax as log_softmax_kernel
 from ..kernels import softmax as softmax_kernel
-from .checks import as_tensor, check_float, check_parameters, dimension
+from .checks import as_tensor, check_float, check_parameters, dimension, number_within
 from .dtypes import cast
 from .elementwise import abs, add, div, mul, sub
 from .reduce import mean, sum
@@ -222,9 +222,7 @@ def cross_entropy(
     """
     op = "cross_entropy"
     input, target, weight = _checked(op, input, target, weight)
-    smoothing = float(label_smoothing)
-    if not 0 <= smoothing <= 1:
-        raise ArgumentError(f"{op}: label_smoothing must be between 0 and 1, not {label_smoothing!r}")
+    smoothing = number_within(op, "label_smoothing", label_smoothing, 0, 1)
     rows = _rows(input)
     if target.dtype.kind == "f" and target.shape == input.shape:
         q = _probabilities(op, input, target, weight, ignore_index, smoothing)
@@ -314,8 +312,9 @@ def _checked(op: str, input: Any, target: Any, weight: Any) -> tuple[Any, Any, A
     input, target = as_tensor(input), as_tensor(target)
     weight = None if weight is None else as_tensor(weight)
     check_one_device(op, [t.data for t in (input, target, weight) if t is not None])
-    if input.ndim == 0:
-        raise ShapeError(f"{op}: input must be (N, ..., C) or (C,), class scores in its last axis, but is a number")
+    if input.ndim == 0 or input.shape[-1] == 0:
+        given = f"has shape {input.shape}" if input.ndim else "is a number"
+        raise ShapeError(f"{op}: input must be (N, ..., C) or (C,), class scores in its last axis, but {given}")
     check_parameters(op, input, weight=weight)
     if weight is not None and weight.requires_grad:
         raise GraphError(f"{op}: the classes' weight gets no gradient; pass weight.detach()")
@@ -339,6 +338,8 @@ def _labels(op: str, input: Any, target: Any, ignore_index: int) -> tuple[Any, A
             f"{op}: target has shape {target.shape}, but input {input.shape} needs one class number a row, "
             f"shape {input.shape[:-1]}{remedy}"
         )
+    if not isinstance(ignore_index, (int, np.integer)):
+        raise ArgumentError(f"{op}: ignore_index must be an int, not {ignore_index!r}; -100 ignores no class")
     xp, classes = array_module(target.data), input.shape[-1]
     labels = target.data.reshape(-1).astype(xp.int64)  # a copy: later writes into target do not reach backward
     if not _may_be_ignored(op, labels, classes, ignore_index):

@@ -24,7 +24,7 @@ from ..kernels import (
 )
 from ..kernels import group_norm as group_norm_kernel
 from .activation import relu as relu_op
-from .checks import as_tensor, check_float, check_parameters
+from .checks import as_tensor, check_float, check_parameters, integers
 from .elementwise import add as add_op
 
 
@@ -169,7 +169,9 @@ def batch_norm(
     Raises ShapeError, also for one value a channel in training; DTypeError.
     """
     input = as_tensor(input)
-    channels = input.shape[-1] if input.ndim else 0
+    if input.ndim == 0:
+        raise ShapeError("batch_norm: input must be (..., C), but is a number")
+    channels = input.shape[-1]
     gamma, beta = _affine(input, (channels,), weight, bias)
     if isinstance(running_mean, (list, tuple)) or isinstance(running_var, (list, tuple)):
         raise DTypeError(
@@ -226,7 +228,7 @@ def layer_norm(
     weight and bias have shape normalized_shape, and may be float32 with a float16 input. Raises ShapeError, DTypeError.
     """
     input = as_tensor(input)
-    shape = (normalized_shape,) if isinstance(normalized_shape, (int, np.integer)) else tuple(normalized_shape)
+    shape = integers("layer_norm", (normalized_shape,))
     leading = input.shape[: input.ndim - len(shape)]
     if not shape or input.shape != leading + shape:
         raise ShapeError(f"layer_norm: input must end in normalized_shape {shape}, but has shape {input.shape}")
@@ -250,7 +252,7 @@ def group_norm(input: Any, num_groups: int, weight: Any = None, bias: Any = None
     batch, *positions, channels = input.shape
     gamma, beta = _affine(input, (channels,), weight, bias)
     _check("group_norm", input, weight=gamma, bias=beta)
-    if num_groups < 1 or channels % num_groups:
+    if not isinstance(num_groups, (int, np.integer)) or num_groups < 1 or channels % num_groups:
         raise ArgumentError(f"group_norm: num_groups {num_groups} must divide the {channels} channels of the input")
     return GroupNorm((batch, math.prod(positions), num_groups, channels // num_groups), eps)(input, gamma, beta)
 
@@ -264,7 +266,7 @@ def _affine(input: Any, shape: tuple[int, ...], weight: Any, bias: Any) -> tuple
 
 
 def _check(op: str, input: Any, **vectors: Any) -> None:
-    channels = input.shape[-1] if input.ndim else 0
+    channels = input.shape[-1]
     for name, v in vectors.items():
         if v is None or v.shape == (channels,):
             continue

@@ -133,9 +133,24 @@ def test_all_variants_share_one_signature(name: str) -> None:
     assert want.return_annotation is not inspect.Parameter.empty
 
 
-def test_in_place_kernels_write_float16_and_leave_read_only_arrays() -> None:
+def test_a_variant_may_take_float16_itself(double: Any) -> None:
+    def double_half(x: Any, scale: Any = 1) -> str:
+        return x.dtype.name
+
+    kernels.variant(double, Accepts("cpu", ("float16",)))(double_half)
+    assert double(X.astype(np.float16)) == "float16"
+
+
+def test_float16_is_widened_however_it_is_passed() -> None:
+    ones = np.ones(4096, np.float16)  # added one by one in float16, they would stop at 2,048
+    assert kernels.matmul(ones[None], b=ones[:, None]).item() == kernels.matmul(b=ones[:, None], a=ones[None]).item()
+    assert kernels.sum_axes(x=ones[:, None] * ones[:2], axes=(0,)).tolist() == [4096, 4096]
+
+
+@pytest.mark.parametrize("kept", [np.float16, np.float32])
+def test_in_place_kernels_write_float16_and_leave_read_only_arrays(kept: Any) -> None:
     w, g = np.ones(3, np.float16), np.broadcast_to(np.float16(2), (3,))
-    velocity = np.zeros(3, np.float32)
+    velocity = np.zeros(3, kept)
     kernels.sgd_(w, g, velocity=velocity, lr=0.25, momentum=0.5, dampening=0, weight_decay=0, nesterov=False,
                  maximize=False)  # fmt: skip
     assert (w.tolist(), velocity.tolist()) == ([0.5] * 3, [2] * 3)

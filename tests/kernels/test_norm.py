@@ -135,3 +135,15 @@ def test_blocks_of_examples_give_what_the_whole_gives(
     for a, b in zip(blocked[1:], gradients[1:], strict=True):
         assert a.dtype == b.dtype == dtype
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6 if dtype == np.float32 else 1e-14)
+
+
+@pytest.mark.parametrize("variant", ["portable", "blocked"])
+@pytest.mark.parametrize("view", [(2, 0, 3, 1), (0, 4, 3, 1)])
+def test_groups_of_nothing_have_mean_0(variant: str, view: tuple[int, ...]) -> None:
+    x, one = np.ones(view), np.ones((3, 1))
+    with kernels.use(group_norm=variant, group_norm_grad=variant):
+        y, hi, lo, invstd = kernels.group_norm(x, one, one, 0.25)
+        gx, *sums = kernels.group_norm_grad(x, x, hi, lo, invstd, one)
+    assert y.shape == gx.shape == view
+    assert (not hi.any(), not lo.any(), (invstd == 2).all()) == (True, True, True)
+    assert not any(total.any() for total in sums)

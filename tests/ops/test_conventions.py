@@ -60,6 +60,12 @@ CONVENTIONS = {
     "0^b is flat in b where b is not negative": At(
         ops.pow, lambda t, a, b: t.pow(a, b), [[0, 0, 0], [2, 0, 0.5]], [0, 1, 0], [[0, 0, INF], [0, 0, 0]]
     ),
+    "0^b is infinitely steep in b where b is negative": At(
+        ops.pow, lambda t, a, b: t.pow(a, b), [[0], [-1]], [INF], [[-INF], [-INF]]
+    ),
+    "a quotient does not square its divisor": At(
+        ops.div, lambda t, a, b: t.div(a, b), [[2.0**-600], [2.0**-600]], [1], [[2.0**600], [-(2.0**600)]]
+    ),
     "sqrt is infinitely steep at 0": At(ops.sqrt, lambda t, x: t.sqrt(x), [[0, 4]], [0, 2], [[INF, 0.25]]),
     "sigmoid saturates": At(
         ops.sigmoid, lambda t, x: t.sigmoid(x), [[-INF, -1e300, 1e300, INF]], [0, 0, 1, 1], [[0, 0, 0, 0]]

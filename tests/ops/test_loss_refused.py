@@ -52,6 +52,11 @@ BOTH: dict[str, tuple[Any, type[MiniresError], str]] = {
         GraphError,
         r"the classes' weight gets no gradient",
     ),
+    "ignore-index": (
+        lambda op: op(Z, LABELS, ignore_index=None),
+        ArgumentError,
+        r"ignore_index must be an int, not None; -100 ignores no class",
+    ),
     "reduction": (
         lambda op: op(Z, LABELS, reduction="avg"),
         ArgumentError,
@@ -73,7 +78,22 @@ REFUSED: dict[str, tuple[Any, type[MiniresError], str]] = {
     "smoothing": (
         lambda: ops.cross_entropy(Z, LABELS, label_smoothing=1.5),
         ArgumentError,
-        r"cross_entropy: label_smoothing must be between 0 and 1, not 1\.5",
+        r"cross_entropy: label_smoothing must be a number in \[0, 1\], not 1\.5",
+    ),
+    "smoothing-text": (
+        lambda: ops.cross_entropy(Z, LABELS, label_smoothing="a"),
+        ArgumentError,
+        r"label_smoothing must be a number in \[0, 1\], not 'a'",
+    ),
+    "no-classes-smoothed": (
+        lambda: ops.cross_entropy(np.zeros((0, 0), "f"), LABELS[:0], label_smoothing=0.1),
+        ShapeError,
+        r"class scores in its last axis, but has shape \(0, 0\)",
+    ),
+    "no-classes-soft": (
+        lambda: ops.cross_entropy(np.zeros((2, 0), "f"), np.zeros((2, 0), "f")),
+        ShapeError,
+        r"but has shape \(2, 0\)",
     ),
     "soft-ignored": (
         lambda: ops.cross_entropy(Z, Z, ignore_index=3),
