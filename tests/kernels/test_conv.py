@@ -69,12 +69,13 @@ def test_blocks_give_what_the_whole_batch_gives(column_bytes: int, drawn: Any) -
     rng = np.random.default_rng(0)
     x, w = rng.standard_normal(x_shape), rng.standard_normal(w_shape)
     gy = rng.standard_normal((x_shape[0], *geometry.output_size(x_shape[1:3], w_shape[:2]), w_shape[3]))
-    calls: dict[str, Any] = {
-        "conv2d": lambda: kernels.conv2d(x, w, geometry),
-        "conv2d_grad_input": lambda: kernels.conv2d_grad_input(gy, w, x_shape, geometry),
-        "conv2d_grad_weight": lambda: kernels.conv2d_grad_weight(gy, x, w_shape, geometry),
-    }
-    for name, call in calls.items():
+    o, c = rng.standard_normal(gy.shape[3]), rng.standard_normal(x_shape[3])
+    calls: list[tuple[str, Any]] = [
+        *(("conv2d", lambda b=b: kernels.conv2d(x, w, geometry, b)) for b in (None, o)),
+        *(("conv2d_grad_input", lambda b=b: kernels.conv2d_grad_input(gy, w, x_shape, geometry, b)) for b in (None, c)),
+        ("conv2d_grad_weight", lambda: kernels.conv2d_grad_weight(gy, x, w_shape, geometry)),
+    ]
+    for name, call in calls:
         with kernels.use("portable"):
             want = call()
         with pytest.MonkeyPatch.context() as patch, kernels.use(**{name: "blocked"}):

@@ -93,7 +93,7 @@ def test_windows_that_hold_a_place_are_the_same_rule_the_other_way(size: int, co
         assert (place in range(*windows[window])) == (window in range(*back[place]))
 
 
-@pytest.mark.parametrize(("kernel", "dtype"), [((16, 16), np.uint8), ((16, 17), np.int32)], ids=str)
+@pytest.mark.parametrize(("kernel", "dtype"), [((16, 16), np.uint8), ((1, 257), np.int32)], ids=str)
 def test_winners_take_as_few_bytes_as_they_can(kernel: tuple[int, int], dtype: Any) -> None:
     x = np.zeros((1, *kernel, 1))
     x[0, -1, -1] = 1
