@@ -131,6 +131,16 @@ def test_threads_accumulate_into_one_leaf() -> None:
 
 
 @pytest.mark.usefixtures("eager_threads")
+def test_threads_make_a_leafs_first_gradient_together() -> None:
+    """Where each found none and put its own there, only the last would stay."""
+    for _ in range(100):
+        w = Tensor(np.zeros(1000), requires_grad=True)
+        y = (w * 1).sum()
+        in_threads(lambda y=y: y.backward(retain_graph=True))
+        np.testing.assert_array_equal(w.grad.data, 8)
+
+
+@pytest.mark.usefixtures("eager_threads")
 def test_threads_share_a_graph() -> None:
     """Each sends its own gradients back; what a leaf or a kept result gets is the sum of all."""
     w = Tensor(np.ones(1000), requires_grad=True)

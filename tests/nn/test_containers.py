@@ -91,6 +91,7 @@ def test_a_module_list_is_a_list() -> None:
         modules.insert(index, new)
         assert list(held) == modules
     assert list(held.append(held[0]))[-1] is held[0]
+    assert len(held.extend(held)) == 2 * (len(modules) + 1)
     assert repr(nn.ModuleList([nn.ReLU()])) == "ModuleList(\n  (0): ReLU()\n)"
 
 

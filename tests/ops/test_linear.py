@@ -45,6 +45,16 @@ def test_a_layer_without_inputs_gives_its_bias() -> None:
     assert (y.tolist(), w.grad.shape, b.grad.tolist()) == ([[1] * 3] * 2, (3, 0), [2] * 3)
 
 
+@pytest.mark.parametrize("op", [ops.matmul, ops.linear])
+@pytest.mark.parametrize("which", [0, 1])
+def test_only_what_a_gradient_asks_for_is_saved(op: Any, which: int) -> None:
+    """A frozen layer's input is not kept, nor is the weight of one whose input needs no gradient."""
+    inputs = [Tensor(np.ones((2, 2)), requires_grad=i == which) for i in range(2)]
+    kept = op(*inputs).node.saved
+    assert kept[which] is None
+    assert np.shares_memory(kept[1 - which], inputs[1 - which].data)
+
+
 def test_integers_multiply_and_carry_no_gradient() -> None:
     y = Tensor([[1, 2], [3, 4]]) @ Tensor([5, 6])
     assert (y.dtype, y.tolist(), y.requires_grad) == (np.int64, [17, 39], False)
@@ -70,6 +80,7 @@ SHAPES = {
     "matmul": (lambda: ones(2, 3) @ ones(2, 3), r"matmul: shapes \(2, 3\) and \(2, 3\) do not fit.*last but one"),
     "matmul-vector": (lambda: ones(2, 3) @ ones(2), r"matmul: shapes \(2, 3\) and \(2,\) do not fit"),
     "matmul-batch": (lambda: ones(2, 3, 4) @ ones(3, 4, 5), r"matmul: .*leading axes do not broadcast"),
+    "matmul-none": (lambda: ones(0, 3, 4) @ ones(2, 4, 5), r"matmul: .*leading axes do not broadcast"),
     "matmul-number": (lambda: ones(2, 3) @ Tensor(2.0), r"matmul: .* a number multiplies with \*"),
     "linear": (
         lambda: ops.linear(ones(2, 3), ones(5, 4)),

@@ -88,6 +88,7 @@ EXTREMES = {
     "var of one": (lambda m, x: m.var(x), [2]),
     "std of one": (lambda m, x: m.std(x), [2]),
     "var of one, biased": (lambda m, x: m.var(x, correction=0), [2]),
+    "std of fewer than the correction": (lambda m, x: m.std(x, correction=3), [1, 2]),
     "var of nan": (lambda m, x: m.var(x, 1), [[1, NAN], [1, 2]]),
     "logsumexp of -inf": (lambda m, x: m.logsumexp(x, 0), [-INF, -INF]),
     "logsumexp of a -inf": (lambda m, x: m.logsumexp(x, 0), [-INF, 0, 1]),
@@ -110,6 +111,13 @@ def test_extremes_are_pytorchs(name: str) -> None:
     their_y.sum().backward()
     np.testing.assert_allclose(y.data, their_y.detach().numpy(), rtol=1e-14)
     np.testing.assert_allclose(x.grad.data, theirs.grad.numpy(), rtol=1e-14)
+
+
+@pytest.mark.parametrize("correction", [2, 3])
+def test_a_variance_of_too_few_is_infinite(correction: int) -> None:
+    """Also where K - correction is below 0: no variance is."""
+    assert ops.var(Tensor([1.0, 2.0]), correction=correction).item() == INF
+    assert gradient(lambda t: ops.var(t, correction=correction), [1, 2]) == [-INF, INF]
 
 
 @pytest.mark.parametrize("dim", [None, 0, 1])

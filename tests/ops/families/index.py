@@ -42,6 +42,7 @@ def arrays(name: str, *where: Any, torch: bool = True, gradient: str = "sum") ->
 
 
 CASES = [
+    arrays("mask-of-two-beside-a-place", MASK2, np.array([2])),
     basic("number", 1),
     basic("last", ALL, -1),
     basic("slice", slice(1, 3), ALL, slice(None, None, 2)),
