@@ -78,13 +78,15 @@ class BatchNorm2d(Module):
         self.num_batches_tracked = Buffer(np.zeros((), np.int64))
 
     def forward(self, x: Any, add: Any = None, relu: bool = False) -> Tensor:
-        tracked = self.num_batches_tracked.item() + self.training
-        momentum = 1 / max(1, tracked) if self.momentum is None else self.momentum
+        momentum = self.momentum
+        if momentum is None:  # only here must a count on a GPU be waited for
+            momentum = 1 / (self.num_batches_tracked.item() + 1)
         y = ops.batch_norm(
             x, self.running_mean, self.running_var, self.weight, self.bias,
             self.training, momentum, self.eps, add=add, relu=relu,
         )  # fmt: skip
-        self.num_batches_tracked[...] = tracked
+        if self.training:
+            self.num_batches_tracked += 1
         return y
 
     def extra_repr(self) -> str:

@@ -142,9 +142,15 @@ def test_a_variant_may_take_float16_itself(double: Any) -> None:
 
 
 def test_float16_is_widened_however_it_is_passed() -> None:
-    ones = np.ones(4096, np.float16)  # added one by one in float16, they would stop at 2,048
-    assert kernels.matmul(ones[None], b=ones[:, None]).item() == kernels.matmul(b=ones[:, None], a=ones[None]).item()
-    assert kernels.sum_axes(x=ones[:, None] * ones[:2], axes=(0,)).tolist() == [4096, 4096]
+    x, target = np.float16([5]), np.float16([0.001])
+    once = np.float16((float(x[0]) - float(target[0])) ** 2)
+    assert (x - target) ** 2 != once
+    for call in (
+        lambda: kernels.squared_error(x, target),
+        lambda: kernels.squared_error(x, target=target),
+        lambda: kernels.squared_error(target=target, x=x),
+    ):
+        assert call() == once
 
 
 @pytest.mark.parametrize("kept", [np.float16, np.float32])

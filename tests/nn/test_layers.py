@@ -315,3 +315,14 @@ def test_momentum_none_is_the_mean_over_all_batches(rng: np.random.Generator) ->
 def test_positions_that_mean_something_else_in_pytorch_are_refused(call: Any) -> None:
     with pytest.raises(TypeError, match="positional argument"):
         call()
+
+
+def test_batches_are_counted_in_training_alone_and_without_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look at the count would wait for the GPU at each layer. A batch that was refused does not count."""
+    monkeypatch.setattr(Tensor, "item", lambda self: pytest.fail("item() in a forward pass"))
+    bn, images = nn.BatchNorm2d(2), np.ones((2, 3, 3, 2), np.float32)
+    for training in (True, False, True):
+        bn.train(training)(images)
+    with pytest.raises(ShapeError):
+        bn(images[:1, :1, :1])
+    assert bn.num_batches_tracked.tolist() == 2

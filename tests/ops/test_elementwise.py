@@ -95,6 +95,13 @@ def test_cast_brings_the_gradient_back_to_its_dtype() -> None:
     assert x.grad.tolist() == [3, 4]
 
 
+def test_a_cast_to_no_float_leaves_the_graph() -> None:
+    x = Tensor([1.5, 0.0], requires_grad=True)
+    for dtype, want in (("int64", [1, 0]), ("bool", [True, False])):
+        y = x.to(dtype)
+        assert (y.tolist(), y.node, y.requires_grad) == (want, None, False)
+
+
 def test_mixed_floats_widen() -> None:
     narrow, wide = Tensor(np.ones(2, np.float32), requires_grad=True), Tensor(np.ones(2), requires_grad=True)
     y = narrow + wide
