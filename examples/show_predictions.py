@@ -23,8 +23,10 @@ def arguments() -> argparse.Namespace:
         default=os.environ.get("MINIRES_DATA", "data"),
         help="the data set's archive or folder, or where they are (default: $MINIRES_DATA or data)",
     )
-    parser.add_argument("--first", type=int, default=0, help="number of the first test picture (default %(default)s)")
-    parser.add_argument("--count", type=int, default=32, help="how many pictures (default %(default)s)")
+    parser.add_argument(
+        "--first", type=training.natural, default=0, help="number of the first test picture (default %(default)s)"
+    )
+    parser.add_argument("--count", type=training.positive, default=32, help="how many pictures (default %(default)s)")
     parser.add_argument("--output", type=Path, help="default: predictions.png beside the checkpoint")
     return parser.parse_args()
 

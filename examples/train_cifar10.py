@@ -59,7 +59,7 @@ def arguments() -> argparse.Namespace:
     add("--wd", "--weight-decay", dest="weight_decay", type=float, default=2e-4, help="default %(default)s")
     add(
         "--milestones",
-        type=int,
+        type=training.positive,
         nargs="*",
         default=[100, 150],
         help="epochs after which the rate falls (default %(default)s)",
@@ -106,9 +106,12 @@ def main() -> None:
     dataset, _ = DATASETS[args.dataset]
     train_set = dataset(args.data_path, train=True, transform=augment, download=args.download)
     test_set = dataset(args.data_path, train=False, transform=normalize)
-    # Which data these are, exactly: what a checkpoint is worth depends on it.
-    identity = {"name": train_set.name, "train": train_set.fingerprint, "test": test_set.fingerprint}
+    # Which data these are, exactly: what a result or a checkpoint is worth depends on it.
+    name = train_set.name if train_set.name == test_set.name else f"{train_set.name}, tested on {test_set.name}"
+    identity = {"name": name, "train": train_set.fingerprint, "test": test_set.fingerprint}
     train_set, test_set = train_set.take(args.limit_train), test_set.take(args.limit_test)
+    if args.limit_train or args.limit_test:
+        name += f", {len(train_set):,} training and {len(test_set):,} test images"
     train_loader = data.DataLoader(train_set, args.batch_size, shuffle=True, num_workers=args.workers, seed=args.seed)
     test_loader = data.DataLoader(test_set, 100, num_workers=args.workers)
 
@@ -129,7 +132,7 @@ def main() -> None:
 
     weights = sum(p.numel() for p in model.parameters())
     parts = [f"device {place}", f"{args.arch} {weights / 1e6:.2f}M params", f"seed {args.seed}", "precision exact"]
-    print(environment.header(*parts, f"data {train_set.name}"))
+    print(environment.header(*parts, f"data {name}"))
     print(f"{len(train_set):,} training and {len(test_set):,} test images from {args.data_path}, run in {folder}")
     if history:
         print(f"Resumed after epoch {len(history)}")
@@ -146,12 +149,12 @@ def main() -> None:
         scheduler.step()
         log.write(
             epoch=epoch, lr=lr, train_loss=train_loss, train_acc=train_acc, test_loss=test_loss, test_acc=test_acc,
-            images_per_second=len(train_set) / seconds, data=train_set.name,
+            images_per_second=len(train_set) / seconds, data=name,
         )  # fmt: skip
         info = {"recipe": recipe, "data": identity, "normalize": preset, "classes": test_set.classes}
         info["history"] = log.records
         checkpoint.save(folder / "last.safetensors", model, optimizer, scheduler, info)
-        plots.curves(log.records, folder / "curves.png", f"{args.arch} on {train_set.name}, seed {args.seed}")
+        plots.curves(log.records, folder / "curves.png", f"{args.arch} on {name}, seed {args.seed}")
         best = max(record["test_acc"] for record in log.records)
         print(
             f"Test: Acc@1 {test_acc:.2f} loss {test_loss:.4f}"

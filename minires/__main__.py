@@ -8,6 +8,7 @@ import platform
 import numpy as np
 
 from . import __version__, environment
+from .cli import ArgumentParser
 from .data import CIFAR10, cifar
 from .errors import DataError
 from .kernels import registry
@@ -18,12 +19,13 @@ def data_found() -> str:
     root = os.environ.get("MINIRES_DATA", "data")
     try:
         return f"{CIFAR10(root, train=False).name} in {cifar.find(root)[1]}"
-    except DataError as error:
+    except (DataError, OSError) as error:
         return f"{error} (searched in MINIRES_DATA, else ./data)"
 
 
 def main() -> None:
     """Print versions, BLAS, devices, data and kernels."""
+    ArgumentParser(__doc__).parse_args()  # --help; there is nothing else to say
     kernels = [f"{k.name} ({', '.join(v.name for v in k.variants)})" for k in registry.values() if k.variants]
     lines = {
         "minires": __version__,

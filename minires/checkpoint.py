@@ -67,7 +67,7 @@ def load(path: str | Path) -> Checkpoint:
     """Read a checkpoint that `save` wrote. Raises CheckpointError if it is missing, damaged or of another kind."""
     path = Path(path)
     tensors, state = load_tensors(path)
-    if "info" not in state or state.get("layout") != LAYOUT:
+    if not isinstance(state.get("info"), dict) or state.get("layout") != LAYOUT:
         raise CheckpointError(f"{path} is a safetensors file, but no checkpoint of minires")
     model = {name.removeprefix("model/"): array for name, array in tensors.items() if name.startswith("model/")}
     optimizer = None
@@ -75,8 +75,10 @@ def load(path: str | Path) -> Checkpoint:
         values: dict[int, dict[str, np.ndarray]] = {}
         for name, array in tensors.items():
             if name.startswith("optimizer/"):
-                _, number, key = name.split("/")
-                values.setdefault(int(number), {})[key] = array
+                match = re.fullmatch(r"optimizer/([0-9]{1,9})/(\w+)", name)
+                if match is None:
+                    raise CheckpointError(f"{path} is damaged: no optimizer of minires has {name!r}")
+                values.setdefault(int(match[1]), {})[match[2]] = array
         optimizer = {"state": values, "param_groups": state["param_groups"]}
     return Checkpoint(path, model, optimizer, state.get("scheduler"), state["info"])
 
@@ -124,14 +126,17 @@ def load_tensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any
     text = metadata["minires"]
     if metadata.get("crc32") != str(zlib.crc32(text.encode())):
         raise CheckpointError(f"{path} is damaged: its header has changed since it was written")
-    content = json.loads(text)
-    if set(content["tensors"]) != set(tensors):
+    try:
+        content = json.loads(text)
+        written, state = dict(content["tensors"]), dict(content["state"])
+    except (ValueError, TypeError, KeyError, RecursionError) as error:  # whoever wrote this knew how to write a CRC
+        raise CheckpointError(f"{path} is damaged: its header is not minires's: {error}") from error
+    if set(written) != set(tensors):
         raise CheckpointError(f"{path} is damaged: its arrays are not those that were written")
-    for name, described in content["tensors"].items():
-        array = tensors[name]
-        if [array.dtype.name, list(array.shape), zlib.crc32(array.tobytes())] != described:
+    for name, array in tensors.items():
+        if written[name] != [array.dtype.name, list(array.shape), zlib.crc32(array.tobytes())]:
             raise CheckpointError(f"{path} is damaged: {name!r} has changed since it was written")
-    return tensors, content["state"]
+    return tensors, state
 
 
 def _on_cpu(value: Any) -> np.ndarray:

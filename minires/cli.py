@@ -25,7 +25,7 @@ def positive(text: str) -> int:
     """An argparse type: an int of at least 1."""
     value = int(text)
     if value < 1:
-        raise ValueError(f"{value} is less than 1")
+        raise argparse.ArgumentTypeError(f"{value} is less than 1")
     return value
 
 
@@ -33,16 +33,20 @@ def natural(text: str) -> int:
     """An argparse type: an int of at least 0."""
     value = int(text)
     if value < 0:
-        raise ValueError(f"{value} is less than 0")
+        raise argparse.ArgumentTypeError(f"{value} is less than 0")
     return value
 
 
 def exit_code(main: Callable[[], None]) -> int:
-    """Run a script's main: 0; 2 after an error of the user's, told in one line; 130 after Ctrl-C."""
+    """Run a script's main: 0; 2 after an error of the user's, told without a traceback; 130 after Ctrl-C.
+
+    What is told holds nothing that commands a terminal, since parts of it may come from a file or a server.
+    """
     try:
         main()
     except (MiniresError, OSError) as error:
-        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        shown = "".join(c if c.isprintable() or c == "\n" else "?" for c in str(error))
+        print(f"{Path(sys.argv[0]).name}: error: {shown}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -171,6 +173,31 @@ def test_load_refuses_what_is_no_checkpoint(tmp_path, rng):
             checkpoint.load(path)
     checkpoint.save_tensors(path, {"a": np.ones(3)}, {"other": 1})
     with pytest.raises(CheckpointError, match="no checkpoint of minires"):
+        checkpoint.load(path)
+
+
+DEEP = "[" * 100_000 + "]" * 100_000
+FORGED = {
+    "no object": "[]",
+    "no JSON": "{",
+    "no arrays listed": '{"state": {}}',
+    "arrays listed as a number": '{"tensors": 3, "state": {}}',
+    "state in a list": '{"tensors": ARRAYS, "state": [1]}',
+    "deep": DEEP,
+    "deep state": '{"tensors": {}, "state": DEEP}'.replace("DEEP", DEEP),
+    "info in a list": '{"tensors": ARRAYS, "state": {"info": [], "layout": "HWIO"}}',
+    "another optimizer's array": '{"tensors": ARRAYS, "state": {"info": {}, "layout": "HWIO", "param_groups": []}}',
+}
+
+
+@pytest.mark.parametrize("text", FORGED.values(), ids=FORGED)
+def test_forged_headers(tmp_path, text):
+    """Whoever forges a header can write its checksum, too."""
+    safetensors = pytest.importorskip("safetensors.numpy")
+    path, array, name = tmp_path / "forged", np.ones(3), "optimizer/a/b/c"
+    text = text.replace("ARRAYS", json.dumps({name: ["float64", [3], zlib.crc32(array.tobytes())]}))
+    safetensors.save_file({name: array}, path, {"minires": text, "crc32": str(zlib.crc32(text.encode()))})
+    with pytest.raises(CheckpointError, match="forged is "):
         checkpoint.load(path)
 
 

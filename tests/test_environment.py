@@ -113,6 +113,16 @@ def test_python_m_minires_without_data(tmp_path):
     assert "MINIRES_DATA" in lines["data"]
 
 
+def test_python_m_minires_with_a_folder_that_cannot_be():
+    assert "File name too long" in described(run("-m", "minires", MINIRES_DATA="a" * 300))["data"]
+
+
+def test_python_m_minires_takes_no_arguments():
+    assert "what there is to work with here" in run("-m", "minires", "--help").stdout
+    refused = run("-m", "minires", "cifar10")
+    assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (2, "", 1)
+
+
 def test_python_m_minires_with_a_file_missing(tmp_path, rng):
     cifar_files.write(tmp_path, rng, 5, 1)
     (tmp_path / cifar_files.FOLDER / "data_batch_4").unlink()

@@ -191,9 +191,10 @@ def test_runs_of_one_second_get_folders_of_their_own(tmp_path, monkeypatch):
         (DataError("no data in x"), 2, "script.py: error: no data in x\n"),
         (FileNotFoundError(2, "No such file", "y"), 2, "script.py: error: [Errno 2] No such file: 'y'\n"),
         (DataError("several\nlines"), 2, "script.py: error: several\nlines\n"),
+        (DataError("from a server: \x1b[2J\r고양이"), 2, "script.py: error: from a server: ?[2J?고양이\n"),
         (KeyboardInterrupt(), 130, "script.py: interrupted\n"),
     ],
-    ids=["none", "ours", "OSError", "lines", "Ctrl-C"],
+    ids=["none", "ours", "OSError", "lines", "escapes", "Ctrl-C"],
 )
 def test_exit_code(monkeypatch, capsys, error, code, message):
     def main() -> None:

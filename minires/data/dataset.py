@@ -30,11 +30,11 @@ class ImageDataset:
         name: str | None = None,
     ) -> None:
         images, labels = np.asarray(images), np.asarray(labels)
-        if labels.dtype.kind not in "iu" and len(labels):
+        if labels.dtype.kind not in "iu" and labels.size:
             raise DataError(f"labels must be class numbers of an integer type, not {labels.dtype}")
         if images.ndim != 4 or labels.shape != images.shape[:1]:
             raise DataError(
-                f"images must be (N, H, W, C) with N labels, but are {images.shape} with {len(labels)} labels"
+                f"images must be (N, H, W, C) with N labels, but are {images.shape} with labels {labels.shape}"
             )
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(classes):
             raise DataError(f"labels run from {labels.min()} to {labels.max()}, but there are {len(classes)} classes")

@@ -14,6 +14,8 @@ from .dataset import ImageDataset
 from .transforms import Transform
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+# Pillow goes by a file's first bytes, whatever its name ends in, and would run another program on PostScript.
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")  # of eight bits; Pillow clips others at 255
 
 
@@ -78,7 +80,9 @@ def _load(paths: list[Path], size: tuple[int, int] | None) -> np.ndarray:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
-                with Image.open(path) as image:
+                if not path.is_file():
+                    raise DataError(f"{path} is no file")  # but a pipe, say, which would be waited for without end
+                with Image.open(path, formats=FORMATS) as image:
                     if image.mode not in MODES:
                         raise DataError(f"{path} has values of the kind {image.mode}, not of eight bits")
                     return image.convert("RGB") if decode else image

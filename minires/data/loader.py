@@ -41,10 +41,8 @@ class DataLoader:
         drop_last: bool = False,
         seed: int = 0,
     ) -> None:
-        if batch_size < 1 or num_workers < 0:
-            raise ArgumentError(
-                f"DataLoader: batch_size {batch_size} must be at least 1, num_workers {num_workers} at least 0"
-            )
+        for setting, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
+            _check(setting, value, least)
         self.dataset, self.batch_size, self.shuffle, self.drop_last = dataset, batch_size, shuffle, drop_last
         self.num_workers, self.collate_fn, self.mix, self.seed = num_workers, collate_fn or collate, mix, seed
         self.epoch = 0
@@ -56,6 +54,7 @@ class DataLoader:
 
     def set_epoch(self, epoch: int) -> None:
         """The next iteration is this epoch, counted from 0: a resumed run goes on in the order it would have had."""
+        _check("epoch", epoch, 0)
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
@@ -94,6 +93,11 @@ class DataLoader:
         except Exception as error:
             shown = ", ".join(map(str, index[:4])) + (", ..." if len(index) > 4 else "")
             raise DataError(f"loading examples {shown} failed: {type(error).__name__}: {error}") from error
+
+
+def _check(setting: str, value: int, least: int) -> None:
+    if not (isinstance(value, (int, np.integer)) and least <= value < 2**32):  # the draws count epochs in 32 bits
+        raise ArgumentError(f"DataLoader: {setting} {value!r} must be an int of at least {least}, and below 2^32")
 
 
 def collate(items: Sequence[Any]) -> tuple[np.ndarray, ...]:

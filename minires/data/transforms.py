@@ -26,8 +26,8 @@ class RandomCrop:
     seed: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
-        if self.padding < 0 or min(self._size()) < 1:
-            raise ArgumentError(f"{self}: size must be at least 1 and padding at least 0")
+        if self.padding < 0 or len(self._size()) != 2 or min(self._size()) < 1:
+            raise ArgumentError(f"{self}: size must be one number or two, at least 1, and padding at least 0")
 
     def _size(self) -> tuple[int, int]:
         return (self.size, self.size) if isinstance(self.size, int) else self.size
@@ -113,9 +113,9 @@ class Normalize:
     def __post_init__(self) -> None:
         if not all(isinstance(v, (Sequence, np.ndarray)) for v in (self.mean, self.std)):
             raise ArgumentError("Normalize: mean and std have a number for each channel, such as mean=(0.305,)")
-        if len(self.mean) != len(self.std) or min(self.std, default=0.0) <= 0:
+        if len(self.mean) != len(self.std) or not all(s > 0 for s in self.std):
             raise ArgumentError(f"Normalize: mean {self.mean} and std {self.std} must be as many, and std above 0")
-        if self.scale is not None and self.scale <= 0:
+        if self.scale is not None and not self.scale > 0:
             raise ArgumentError(f"Normalize: scale {self.scale} must be above 0")
 
     def __call__(self, images: np.ndarray, index: np.ndarray, epoch: int) -> np.ndarray:

@@ -259,6 +259,16 @@ BOMBS = {
     "text": b"\x80\x04\x8d\x00\x00\x00\x00\x02\x00\x00\x00.",
     "long": b"\x80\x02\x8b\xff\xff\xff\x7f.",
     "nested lists": nested_lists(),
+    "many lists": b"\x80\x02" + b"]" * (4 << 20) + b".",
+    "many sets": b"\x80\x04" + b"\x8f" * (1 << 18) + b".",
+    "many marks": b"\x80\x02" + b"(" * (4 << 20) + b".",
+    "many objects of one long tuple": b"\x80\x02cnumpy\ndtype\nq\1("
+    + 9_000 * b"N"
+    + b"tq\2"
+    + 3_000 * b"h\1h\2R"
+    + cifar_files.string(bytes(10 << 20))
+    + b".",
+    "many memos": b"\x80\x04N" + b"\x94" * (4 << 20) + b".",
     "array shape": cifar_files.pickled(cifar_files.array((2**31 - 1, 3072), PIXELS), [1, 2]),
     "new array": b"\x80\x02cnumpy\nndarray\n(J\xff\xff\xff\x7ftR.",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import subprocess
 import sys
@@ -121,6 +122,26 @@ def test_a_broken_picture_is_named(root, content, size):
     (root / "cat" / "0.png").write_bytes(content)
     with pytest.raises(DataError, match=r"cat.0\.png is broken or no picture: "):
         ImageFolder(root, size=size)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a program of one line of text")
+def test_no_other_program_is_run(root, monkeypatch):
+    """Pillow hands PostScript to Ghostscript, whatever the file is called."""
+    save(root / "cat" / "0.eps", np.zeros((6, 9, 3), np.uint8)).rename(root / "cat" / "0.png")
+    (root / "gs").write_text(f"#!/bin/sh\ntouch {root}/executed\necho 10.0\n")
+    (root / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{root}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)  # not looked for yet
+    with pytest.raises(DataError, match=r"cat.0\.png is broken or no picture: "):
+        ImageFolder(root)
+    assert not (root / "executed").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such pipes")
+def test_a_pipe_is_not_waited_for(root):
+    os.mkfifo(root / "cat" / "0.png")
+    with pytest.raises(DataError, match=r"cat.0\.png is no file"):
+        ImageFolder(root)
 
 
 def test_every_truncation_is_found(root):

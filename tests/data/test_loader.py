@@ -302,9 +302,16 @@ def test_collate_takes_tensors_and_arrays():
 
 
 def test_bad_arguments():
-    for settings in ({"batch_size": 0}, {"batch_size": -3}, {"num_workers": -1}):
-        with pytest.raises(ArgumentError, match="DataLoader: batch_size"):
-            DataLoader(Numbers(3), **settings)
+    for name, least, wrong in (("batch_size", 1, (0, -3, 2.5, "4")), ("num_workers", 0, (-1, 1.5))):
+        for value in wrong:
+            with pytest.raises(ArgumentError, match=f"DataLoader: {name} {value!r} must be an int of at least {least}"):
+                DataLoader(Numbers(3), **{name: value})
+    loader = DataLoader(Numbers(3), shuffle=True)
+    for epoch in (-1, 0.5, 2**32):
+        with pytest.raises(ArgumentError, match=f"DataLoader: epoch {epoch} must be an int of at least 0, and below"):
+            loader.set_epoch(epoch)
+    loader.set_epoch(np.int64(2**32 - 1))
+    assert len(list(loader)) == 3
 
 
 @pytest.mark.parametrize("items", [["a", "b"], [None, None], [np.zeros(2), np.zeros(3)], [(1, 2), (1,)]])

@@ -35,7 +35,9 @@ def test_images_labels_and_classes(tmp_path, images, save):
     assert data_set.images.flags.c_contiguous
     assert (data_set.labels.dtype, data_set.labels.tolist()) == (np.int64, LABELS.tolist())
     assert data_set.classes == ["a", "bb", "고양이"]
-    assert data_set.name == "mine.npz"
+    assert data_set.name == "images in mine.npz"
+    (tmp_path / "mine.npz").rename(tmp_path / "CIFAR-10")
+    assert NpzDataset(tmp_path / "CIFAR-10").name == "images in CIFAR-10"  # a file's name proves nothing
 
 
 def test_splits_and_numbers_for_names(tmp_path, images):
@@ -137,7 +139,18 @@ def hostile(folder: Path) -> None:
     zipped(folder / "4 TiB", npy("(4398046511104, 1, 1, 1)"))
     zipped(folder / "2^64 bytes, which is 0", npy("(4294967296, 4294967296, 1, 1)"))
     zipped(folder / "negative twice", npy("(-2, -9, 1, 1)", content=bytes(18)))
-    zipped(folder / "256 MiB of zeros", npy("(4096, 256, 256, 1)", content=bytes(1 << 28)), zipfile.ZIP_DEFLATED)
+    zeros = npy("(4096, 256, 256, 1)", content=bytes(1 << 28))
+    packed = zipped(folder / "256 MiB of zeros", zeros, zipfile.ZIP_DEFLATED).read_bytes()
+    at = packed.index(b"PK\1\2") + 20  # in the list at the end: how many bytes are packed, and into how many
+    claimed = packed[:at] + struct.pack("<I", 1 << 28) + packed[at + 4 :]
+    (folder / "256 MiB that claim to be packed into as many").write_bytes(claimed)
+    packed = zipped(folder / "256 MiB too many", GOOD + bytes(1 << 28), zipfile.ZIP_DEFLATED).read_bytes()
+    at = packed.index(b"PK\1\2") + 24
+    claimed = packed[:at] + struct.pack("<I", len(GOOD)) + packed[at + 4 :]
+    (folder / "256 MiB that claim to be few").write_bytes(claimed)
+    text = np.zeros(2, "<U3")
+    text.view("<u4")[4] = 0x110000
+    np.savez(folder / "text that is none.npz", images=np.zeros((2, 3, 3, 1), np.uint8), labels=[0, 1], classes=text)
     zipped(folder / "not an array", b"raw bytes of any kind")
     zipped(folder / "header of 4 GiB", b"\x93NUMPY\x02\x00\xff\xff\xff\xff{")
     zipped(folder / "deep header", b"\x93NUMPY\x01\x00\x70\x17" + b"(" * 6000)
@@ -178,7 +191,7 @@ for path in sorted(Path(sys.argv[1]).iterdir()):
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_hostile_files_are_refused_at_no_cost(tmp_path):
     hostile(tmp_path / "hostile")
-    assert len(list((tmp_path / "hostile").iterdir())) == 18
+    assert len(list((tmp_path / "hostile").iterdir())) == 22
     good = zipped(tmp_path / "good.npz", GOOD)
     run = subprocess.run(
         [sys.executable, "-c", MEASURE, str(tmp_path / "hostile"), str(good)], capture_output=True, text=True,

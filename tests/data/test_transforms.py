@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -163,14 +164,18 @@ def test_compose_applies_in_order(images):
 def test_bad_arguments(images):
     with pytest.raises(ArgumentError, match="std above 0"):
         Normalize([0.5, 0.5], [0.5])
-    with pytest.raises(ArgumentError, match="std above 0"):
-        Normalize([0.5], [0.0])
+    for std in (0.0, float("nan")):
+        with pytest.raises(ArgumentError, match="std above 0"):
+            Normalize([0.5, 0.5], [0.5, std])
     with pytest.raises(ShapeError, match=r"1 means.*3 channels"):
         Normalize([0.5], [0.5])(images, INDEX, 0)
     with pytest.raises(DataError, match="9 images of 10"):
         Compose([lambda images, index, epoch: images[1:]])(images, INDEX, 0)
-    with pytest.raises(ArgumentError, match="scale 0"):
-        Normalize([0.5], [0.5], 0)
+    for scale in (0, float("nan")):
+        with pytest.raises(ArgumentError, match=f"scale {scale} must be above 0"):
+            Normalize([0.5], [0.5], scale)
+    with pytest.raises(ArgumentError, match=r"size=\(4, 4, 3\).*one number or two"):
+        RandomCrop((4, 4, 3))
     with pytest.raises(ArgumentError, match="padding=-1"):
         RandomCrop(5, -1)
     with pytest.raises(ArgumentError, match="size=0"):
@@ -198,8 +203,9 @@ def test_data_set_takes_the_first(images):
 
 
 def test_data_set_refuses_what_does_not_fit(images):
-    with pytest.raises(DataError, match="9 labels"):
-        ImageDataset(images, np.arange(9), "abcdefghij")
+    for labels in (np.arange(9), np.arange(10).reshape(10, 1), np.array(0)):
+        with pytest.raises(DataError, match=rf"but are \(10, .* with labels {re.escape(str(labels.shape))}"):
+            ImageDataset(images, labels, "abcdefghij")
     with pytest.raises(DataError, match=r"\(N, H, W, C\)"):
         ImageDataset(images[..., 0], np.arange(10), "abcdefghij")
     for wrong in (-1, 10):

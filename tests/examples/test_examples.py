@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,7 @@ pytest.importorskip("matplotlib", reason="the examples draw with matplotlib")
 ROOT = Path(minires.__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 FILES = {"last.safetensors", "log.jsonl", "curves.png"}
+NAME = "unrecognised CIFAR-10 files (20 images), tested on unrecognised CIFAR-10 files (10 images)"
 SETTINGS = ["-b", "5", "--print-freq", "1"]  # of every training run here
 
 
@@ -131,7 +133,7 @@ def test_one_epoch(first_epoch):
     assert {p.name for p in folder.iterdir()} == FILES
     (record,) = log(folder)
     assert (record["epoch"], record["lr"]) == (1, 0.1)
-    assert record["data"] == "unrecognised CIFAR-10 files (20 images)"
+    assert record["data"] == NAME
     saved = checkpoint.load(folder / "last.safetensors")
     assert saved.info["data"]["name"] == record["data"]
     assert saved.info["normalize"] == [[0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.201], None]
@@ -190,9 +192,10 @@ WRONG = {
     "no recipe": (["--resume", "bare.safetensors"], "holds the model 'of another script'"),
     "truncated": (["--resume", "short.safetensors"], "short.safetensors is damaged"),
     "changed": (["--resume", "flipped.safetensors"], "flipped.safetensors is damaged: "),
-    "bad workers": (["-j", "-1"], "invalid natural value: '-1'"),
-    "no images": (["--limit-train", "0"], "invalid positive value: '0'"),
-    "no lines": (["--print-freq", "0"], "invalid positive value: '0'"),
+    "bad workers": (["-j", "-1"], "argument -j/--workers: -1 is less than 0"),
+    "no images": (["--limit-train", "0"], "argument --limit-train: 0 is less than 1"),
+    "no lines": (["--print-freq", "many"], "invalid positive value: 'many'"),
+    "fall before the start": (["--milestones", "5", "0"], "argument --milestones: 0 is less than 1"),
     "unknown flag": (["--sped", "3"], "unrecognized arguments: --sped 3 (see --help)"),
     "two folders": (["--resume", "bare.safetensors", "--output-dir", "new"], "leave --output-dir out"),
 }
@@ -261,7 +264,7 @@ def test_predictions_on_other_pictures_warn_in_one_line(begun, tmp_path):
     process = run("show_predictions.py", saved, "--data-path", tmp_path / "other", "--count", 7, cwd=begun)
     assert (process.returncode, process.stderr) == (0, "")
     warning, line = process.stdout.splitlines()
-    assert warning.startswith("Warning: trained on unrecognised CIFAR-10 files (20 images); these are other test pic")
+    assert warning.startswith(f"Warning: trained on {NAME}; these are other test pic")
     assert " of 7 right" in line
 
 
@@ -275,7 +278,7 @@ def test_resuming_on_other_pictures(begun, tmp_path):
     fewer = tmp_path / "fewer"
     cifar_files.write(fewer, generator, train=10, test=10)
     line = refused("train_cifar10.py", *SETTINGS, "--epochs", 3, "--data-path", fewer, "--resume", "auto", cwd=begun)
-    assert "was trained on unrecognised CIFAR-10 files (20 images), these are unrecognised CIFAR-10 files (10" in line
+    assert f"was trained on {NAME}, these are unrecognised CIFAR-10 files (10 images)\n" in line
 
 
 def test_cifar100_from_its_archive(tmp_path):
@@ -283,7 +286,7 @@ def test_cifar100_from_its_archive(tmp_path):
     files = cifar_files.contents(form, *cifar_files.drawn(form, np.random.default_rng(0), 14), 10)
     path = cifar_files.put(form, tmp_path, files, packed=True)
     output = train(tmp_path, "--dataset", "cifar100", "--data-path", path, "--epochs", 1)
-    assert "| data unrecognised CIFAR-100 files (10 images)" in output.splitlines()[0]
+    assert "| data unrecognised CIFAR-100 files (10 images), tested on" in output.splitlines()[0]
     folder = only_run(tmp_path)
     assert folder.name.startswith("resnet18-cifar100-")
     saved = checkpoint.load(folder / "last.safetensors")
@@ -292,11 +295,16 @@ def test_cifar100_from_its_archive(tmp_path):
     assert (process.returncode, process.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("where", [["--count", "32"], ["--first", "10", "--count", "1"], ["--count", "0"]], ids=str)
+@pytest.mark.parametrize("where", [["--count", "32"], ["--first", "10", "--count", "1"]], ids=str)
 def test_predictions_of_pictures_that_are_not_there(wrong_files, pictures, where):
     saved = only_run(wrong_files) / "last.safetensors"
     line = refused("show_predictions.py", saved, "--data-path", pictures, *where, cwd=wrong_files)
     assert "there are 10 test pictures" in line
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--count", 0), ("--first", -1)])
+def test_predictions_of_a_number_that_cannot_be(tmp_path, flag, value):
+    assert f"argument {flag}: {value} is less than" in refused("show_predictions.py", "x", flag, value, cwd=tmp_path)
 
 
 @pytest.mark.parametrize("script", ["train_digits.py", "train_cifar10.py", "show_predictions.py"])
@@ -322,4 +330,5 @@ def test_real_pictures(cifar10_root, tmp_path):
     output = train(tmp_path, "--data-path", cifar10_root, *limits)
     assert "64 training and 20 test images" in output
     (record,) = log(tmp_path / "run")
+    assert re.fullmatch(r"CIFAR-10[^,]*, 64 training and 20 test images", record["data"])
     assert 1 < record["train_loss"] < 10
