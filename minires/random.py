@@ -26,6 +26,15 @@ def default_generator() -> np.random.Generator:
         return _default or manual_seed(0)
 
 
+def given_or_default(generator: np.random.Generator | None) -> np.random.Generator:
+    """`generator`, or for None the default one. Raises ArgumentError for anything else."""
+    if generator is None:
+        return default_generator()
+    if not isinstance(generator, np.random.Generator):
+        raise ArgumentError(f"generator must be a numpy Generator, not {generator!r}: np.random.default_rng(seed)")
+    return generator
+
+
 def get_rng_state() -> dict[str, Any]:
     """Where the default generator stands: a dictionary of numbers and names, which JSON holds."""
     return dict(default_generator().bit_generator.state)

@@ -79,3 +79,10 @@ def test_a_foreign_state_is_refused_and_changes_nothing(bad: Any) -> None:
     with pytest.raises(ArgumentError, match="set_rng_state: not a state from get_rng_state"):
         minires.set_rng_state(bad)
     assert minires.get_rng_state() == before
+
+
+@pytest.mark.parametrize("generator", [0, np.random.RandomState(0), "seed"])
+@pytest.mark.parametrize("draw", [lambda g: F.dropout([1.0], generator=g), lambda g: nn.Linear(2, 3, generator=g)])
+def test_what_is_no_generator_is_refused(draw: Any, generator: Any) -> None:
+    with pytest.raises(ArgumentError, match="generator must be a numpy Generator"):
+        draw(generator)

@@ -4,8 +4,8 @@ A kernel is a function on raw arrays. Its portable version, marked `@kernel`, is
 the right result; a faster version for some arrays registers with `@variant` under the same signature. On a call the
 first variant that accepts the arguments runs, else the portable one.
 
-float16 is storage only: its sums overflow at 65,504 and lose their digits long before. A portable kernel gets such
-arrays in float32, and what it returns is rounded to float16 once.
+float16 is storage only: its sums overflow at 65,504 and lose their digits long before. Where no variant takes such
+arrays the kernel runs on float32 copies of them, and what it returns is rounded to float16 once.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def kernel(portable: Callable[P, R]) -> Callable[P, R]:
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         chosen = entry.choose(args, kwargs)
         if chosen is entry.portable and any(map(_is_half, (*args, *kwargs.values()))):
-            return _in_float32(entry, args, kwargs)
+            return _in_float32(call, args, kwargs, in_place=entry.name.endswith("_"))
         return chosen.function(*args, **kwargs)
 
     return call
@@ -110,16 +110,14 @@ def _is_half(value: Any) -> bool:
     return getattr(value, "dtype", None) == np.float16
 
 
-def _in_float32(entry: Kernel, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The portable kernel on float32 copies of float16 arrays."""
-    names = list(inspect.signature(entry.portable.function).parameters)
-    given = {**dict(zip(names, args, strict=False)), **kwargs}
-    wide = {name: value.astype(np.float32) if _is_half(value) else value for name, value in given.items()}
-    result = entry.portable.function(**wide)
-    if entry.name.endswith("_"):  # it wrote into its arguments
-        for name, value in given.items():
-            if _is_half(value) and getattr(value.flags, "writeable", True):  # a gradient may be read-only
-                value[...] = wide[name]
+def _in_float32(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], in_place: bool) -> Any:
+    """The kernel once more, on float32 copies of float16 arrays; one that works in place has its writes copied back."""
+    given = [*args, *kwargs.values()]
+    wide = [value.astype(np.float32) if _is_half(value) else value for value in given]
+    result = call(*wide[: len(args)], **dict(zip(kwargs, wide[len(args) :], strict=True)))
+    for array, written in zip(given, wide, strict=True):
+        if in_place and _is_half(array) and getattr(array.flags, "writeable", True):  # a gradient may be read-only
+            array[...] = written
     return _narrowed(result)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from ..autograd import no_grad
 from ..device import device_of, to_device
 from ..errors import ArgumentError, ShapeError
-from ..random import default_generator
+from ..random import given_or_default
 from ..tensor import Tensor
 
 
@@ -98,14 +98,14 @@ def normal_(
     """Normal draws."""
     if not std >= 0:
         raise ArgumentError(f"init: normal_ needs std of at least 0, not {std}")
-    return _fill(tensor, (generator or default_generator()).normal(mean, std, tensor.shape))
+    return _fill(tensor, given_or_default(generator).normal(mean, std, tensor.shape))
 
 
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: np.random.Generator | None = None) -> Tensor:
     """Uniform draws from [a, b)."""
     if not (a <= b and math.isfinite(b - a)):
         raise ArgumentError(f"init: uniform_ needs finite a <= b, not a={a}, b={b}")
-    return _fill(tensor, (generator or default_generator()).uniform(a, b, tensor.shape))
+    return _fill(tensor, given_or_default(generator).uniform(a, b, tensor.shape))
 
 
 def trunc_normal_(
@@ -123,7 +123,7 @@ def trunc_normal_(
     """
     if not (std > 0 and a <= b):
         raise ArgumentError(f"init: trunc_normal_ needs std above 0 and a <= b, not std={std}, a={a}, b={b}")
-    rng = generator or default_generator()
+    rng = given_or_default(generator)
     low, high = (a - mean) / std, (b - mean) / std
     peak = min(max(0.0, low), high)
     far = math.hypot(peak, 9)  # where the density is exp(-40) of that at the peak
@@ -146,7 +146,7 @@ def orthogonal_(tensor: Tensor, gain: float = 1.0, generator: np.random.Generato
     outputs = tensor.shape[0 if tensor.ndim == 2 else 3]
     others = tensor.numel() // max(outputs, 1)
     tall = (max(outputs, others), min(outputs, others))
-    q, r = np.linalg.qr((generator or default_generator()).standard_normal(tall))
+    q, r = np.linalg.qr(given_or_default(generator).standard_normal(tall))
     q = q * np.where(np.diag(r) < 0, -gain, gain)
     rows = q if outputs >= others else q.T  # (O, I), or (O, KH*KW*I)
     return _fill(tensor, (rows if tensor.ndim == 2 else rows.T).reshape(tensor.shape))

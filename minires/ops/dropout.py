@@ -10,7 +10,7 @@ import numpy as np
 from ..autograd import Function
 from ..kernels import dropout as dropout_kernel
 from ..kernels import dropout_mask
-from ..random import default_generator
+from ..random import given_or_default
 from .checks import as_tensor, check_float, number_within
 
 
@@ -52,5 +52,5 @@ def dropout(input: Any, p: float = 0.5, training: bool = True, *, generator: np.
     if not training or p == 0:
         return input
     check_float("dropout", input=input)
-    low, high = (generator or default_generator()).integers(2**32, size=2).tolist()
+    low, high = given_or_default(generator).integers(2**32, size=2).tolist()
     return Dropout(p, (low, high))(input)
