@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from functools import partialmethod
 from operator import eq, ge, gt, le, lt, ne
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -15,12 +15,10 @@ from .autograd import Version, accumulate, is_grad_enabled, register_tensor
 from .autograd import backward as run_backward
 from .convert import parse_to, to_array
 from .device import Array, array_module, device_of, to_device
-from .errors import DTypeError, GraphError, RangeError, ShapeError
+from .errors import DTypeError, GraphError, ShapeError
 from .hooks import RemovableHandle
-from .kernels.dispatch import quiet
+from .inplace import assign, update
 from .ops.checks import dimension
-from .ops.dtypes import operands
-from .ops.index import index_parts
 
 
 @register_tensor
@@ -273,49 +271,11 @@ class Tensor:
             raise GraphError("only leaves can be pickled; use detach()")
         return super().__getstate__()
 
-    # Writing in place: outside of the graph only
-
-    def _check_write(self, op: str, other: Any) -> None:
-        if is_grad_enabled() and (self.requires_grad or (isinstance(other, Tensor) and other.requires_grad)):
-            raise GraphError(f"{op} writes in place, which is not recorded; write it out of place, or use no_grad()")
-        if not getattr(self._array.flags, "writeable", True):
-            raise GraphError(f"{op} into a read-only array; clone() it first")
-
-    def _update(self, op: str, ufunc: str, other: Any) -> Self:
-        self._check_write(op, other)
-        _, other = operands(op, self.detach(), other)
-        value = other.data if isinstance(other, Tensor) else other
-        try:
-            with quiet():
-                getattr(array_module(self._array), ufunc)(self._array, value, out=self._array)
-        except TypeError as error:
-            raise DTypeError(f"{op}: {error}") from None
-        except ValueError as error:
-            raise ShapeError(f"{op}: {error}") from None
-        self.version.count += 1
-        return self
-
-    __iadd__, __isub__ = partialmethod(_update, "+=", "add"), partialmethod(_update, "-=", "subtract")
-    __imul__, __itruediv__ = partialmethod(_update, "*=", "multiply"), partialmethod(_update, "/=", "divide")
-
-    def __setitem__(self, where: Any, value: Any) -> None:
-        self._check_write("item assignment", value)
-        parts = index_parts("item assignment", self, where)
-        place = tuple(part.data if isinstance(part, Tensor) else part for part in parts)
-        try:
-            with quiet():
-                _to_array(value)  # refuses what holds no numbers: NumPy would make NaN of None
-                self._array[place] = value.data if isinstance(value, Tensor) else value
-            self.version.count += 1
-        except IndexError as error:
-            raise RangeError(f"item assignment: {where!r} does not fit shape {self.shape}: {error}") from None
-        except OverflowError as error:
-            raise DTypeError(f"item assignment: {error}") from None
-        except ValueError as error:
-            raise ShapeError(f"item assignment: {error}") from None
-
     # Operators and methods: a function in a class body is a method
 
+    __iadd__, __isub__ = partialmethod(update, "+=", "add"), partialmethod(update, "-=", "subtract")
+    __imul__, __itruediv__ = partialmethod(update, "*=", "multiply"), partialmethod(update, "/=", "divide")
+    __setitem__ = assign
     __add__, __sub__, __mul__, __truediv__ = ops.add, ops.sub, ops.mul, ops.div
     __pow__, __matmul__, __neg__, __getitem__ = ops.pow, ops.matmul, ops.neg, ops.index
     add, sub, mul, div, pow, neg = ops.add, ops.sub, ops.mul, ops.div, ops.pow, ops.neg

@@ -1,0 +1,61 @@
+"""Writes into a tensor's own memory: outside of the graph only, and counted, so that backward notices them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .autograd import is_grad_enabled, is_tensor
+from .convert import to_array
+from .device import array_module
+from .errors import DTypeError, GraphError, RangeError, ShapeError
+from .kernels.dispatch import quiet
+from .ops.dtypes import operands
+from .ops.index import index_parts
+
+
+def _check(op: str, tensor: Any, other: Any) -> None:
+    if is_grad_enabled() and (tensor.requires_grad or (is_tensor(other) and other.requires_grad)):
+        raise GraphError(f"{op} writes in place, which is not recorded; write it out of place, or use no_grad()")
+    if not getattr(tensor.data.flags, "writeable", True):
+        raise GraphError(f"{op} into a read-only array; clone() it first")
+
+
+def update(tensor: Any, op: str, ufunc: str, other: Any) -> Any:
+    """`tensor op other`, such as `x += y`, by the ufunc of that name; returns the tensor.
+
+    Raises GraphError where it would have to be recorded, and for read-only arrays; ShapeError, DTypeError.
+    """
+    _check(op, tensor, other)
+    _, other = operands(op, tensor.detach(), other)
+    array, value = tensor.data, other.data if is_tensor(other) else other
+    try:
+        with quiet():
+            getattr(array_module(array), ufunc)(array, value, out=array)
+    except TypeError as error:
+        raise DTypeError(f"{op}: {error}") from None
+    except ValueError as error:
+        raise ShapeError(f"{op}: {error}") from None
+    tensor.version.count += 1
+    return tensor
+
+
+def assign(tensor: Any, where: Any, value: Any) -> None:
+    """`tensor[where] = value`, by the indices that reading takes.
+
+    Raises as `update` does, and RangeError outside the shape.
+    """
+    _check("item assignment", tensor, value)
+    parts = index_parts("item assignment", tensor, where)
+    place = tuple(part.data if is_tensor(part) else part for part in parts)
+    value = value.data if is_tensor(value) else value
+    try:
+        with quiet():
+            to_array(value)  # refuses what holds no numbers: NumPy would make NaN of None
+            tensor.data[place] = value
+        tensor.version.count += 1
+    except IndexError as error:
+        raise RangeError(f"item assignment: {where!r} does not fit shape {tensor.shape}: {error}") from None
+    except OverflowError as error:
+        raise DTypeError(f"item assignment: {error}") from None
+    except ValueError as error:
+        raise ShapeError(f"item assignment: {error}") from None
