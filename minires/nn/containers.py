@@ -34,6 +34,15 @@ class Container(Module):
     def __setitem__(self, index: int, module: Module) -> None:
         self._add(self._at(index)[0], module)
 
+    def __delitem__(self, index: int | slice) -> None:
+        items = list(self.named_children())
+        for name, _ in items[index] if isinstance(index, slice) else [self._at(index)]:
+            del self._modules[name]
+        if all(name.isdecimal() for name in self._modules):  # numbers are places, as in PyTorch; names stay
+            modules = list(self)
+            self._modules.clear()
+            self._modules.update((str(i), module) for i, module in enumerate(modules))
+
     def append(self, module: Module) -> Self:
         """Add a module at the end, under its number, or the next that is free: slices keep their modules' names."""
         names = map(str, itertools.count(len(self)))

@@ -46,6 +46,27 @@ def test_a_layer_is_exchanged() -> None:
     assert list(net.state_dict()) == ["head.weight", "head.bias"]
 
 
+@pytest.mark.parametrize("index", [0, -1, slice(1, 3), slice(None, None, 2), slice(0, 0)])
+@pytest.mark.parametrize("container", ["ModuleList", "Sequential"])
+def test_deleting_beside_pytorch(container: str, index: Any) -> None:
+    left = []
+    for library in (nn, torch.nn):
+        layers = [library.Linear(1, n) for n in (1, 2, 3, 4)]
+        net = library.ModuleList(layers) if container == "ModuleList" else library.Sequential(*layers)
+        del net[index]
+        net.append(library.Linear(9, 9))
+        left.append([(name, value.shape[0]) for name, value in net.state_dict().items()])
+    assert left[0] == left[1]
+
+
+def test_deleting_keeps_names_and_refuses_places_that_are_not() -> None:
+    net = nn.Sequential({"body": nn.ReLU(), "mid": nn.Linear(1, 1), "head": nn.Linear(1, 1)})
+    del net[0]
+    assert list(net.state_dict()) == ["mid.weight", "mid.bias", "head.weight", "head.bias"]
+    with pytest.raises(RangeError, match="index 2 is out of range for 2"):
+        del net[2]
+
+
 def grown(library: Any) -> Any:
     """The same list of either library, after every way of growing and changing it."""
     modules = library.ModuleList([library.Linear(3, 3), library.ReLU()])
