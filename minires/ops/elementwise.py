@@ -180,7 +180,7 @@ class Clip(Function):
 
 @dataclass(eq=False)
 class Abs(Function):
-    """y = |x|. gx = gy * sign(x), 0 at x = 0. Saves x."""
+    """y = |x|. gx = gy * sign(x), 0 at x = 0 and NaN at NaN. Saves x."""
 
     def forward(self, x: Any) -> Any:
         self.save(x)
