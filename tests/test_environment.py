@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import platform
 import subprocess
@@ -141,6 +142,14 @@ def test_header_is_one_line():
     assert line.endswith(" threads | device cpu | seed 3")
     assert environment.blas() in line
     assert "\n" not in line
+
+
+def test_processor(monkeypatch):
+    lines = "processor\t: 0\nmodel name\t: A Processor @ 2 GHz\nprocessor\t: 1\nmodel name\t: A Processor @ 2 GHz\n"
+    monkeypatch.setattr(environment, "open", lambda path: io.StringIO(lines), raising=False)
+    assert environment.processor() == "2 x A Processor @ 2 GHz"
+    lines = "Hardware\t: another kind\n"
+    assert environment.processor() == (platform.processor() or platform.machine())
 
 
 def test_blas_names_the_threads():

@@ -213,8 +213,6 @@ def _pieces(url: str, start: int, size: int) -> Iterator[tuple[int, bytes]]:
             if length is not None and offset + int(length) != size:
                 raise _Failed(f"{offset + int(length):,} bytes, not {size:,}", True)
             while offset < size and (piece := response.read1(PIECE)):
-                if offset + len(piece) > size:
-                    raise _Failed(f"more than {size:,} bytes", True)
                 yield offset, piece
                 offset += len(piece)
     except HTTPError as error:

@@ -140,7 +140,9 @@ def bombs(folder: Path) -> None:
     packer = zlib.compressobj(9, wbits=31)
     unpacked = header(special("zeros", tarfile.REGTYPE, size=zeros))
     content = b"".join([packer.compress(unpacked)] + [packer.compress(bytes(1 << 20)) for _ in range(256)])
-    (folder / "256 MiB of zeros").write_bytes(content + packer.flush())
+    content += packer.flush()
+    (folder / "256 MiB of zeros").write_bytes(content)
+    (folder / "256 MiB of zeros.gz").write_bytes(content)
     (folder / "zeros after the end").write_bytes(gzip.compress(bytes(1 << 25), 9))
     negative = bytearray(header(special("x", tarfile.REGTYPE)))
     negative[124:136] = b"\xff" * 12  # -1 in base 256
@@ -153,12 +155,15 @@ import resource, sys, time
 from pathlib import Path
 from minires.data import archive
 from minires.errors import DataError
+from tests.data.memory import peak
 resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for path in sorted(Path(sys.argv[1]).iterdir()):
     before, start = peak(), time.perf_counter()
     try:
-        archive.read_members(path, [sys.argv[2]], 32 << 20)
+        if path.suffix == ".gz":
+            archive.read_file(path, 1 << 20)
+        else:
+            archive.read_members(path, [sys.argv[2]], 32 << 20)
         print("read", path)
     except DataError as error:
         seconds = time.perf_counter() - start
@@ -176,6 +181,17 @@ def test_bombs_take_neither_memory_nor_time(tmp_path):
         env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()},
     )  # fmt: skip
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+
+
+def test_all_members_together_are_limited(tmp_path):
+    """Ten times the largest, whether they are wanted or not."""
+    for count, message in ((9, ""), (10, "its member '10' would have 1,000 bytes")):
+        path = cifar_files.tar(tmp_path / ARCHIVE, [(f"{number}", bytes(1000)) for number in range(count + 1)])
+        if message:
+            with pytest.raises(DataError, match=message):
+                archive.read_members(path, ["0"], 1000)
+        else:
+            assert archive.read_members(path, ["0"], 1000) == {"0": bytes(1000)}
 
 
 def test_the_checksum_at_the_end_is_checked(inside, members):

@@ -253,10 +253,11 @@ def nested_lists() -> bytes:
 
 BOMBS = {
     "memo index": b"\x80\x02]r\xff\xff\xff\x7f.",
-    "bytearray": b"\x80\x05\x96\x00\x00\x00\x00\x02\x00\x00\x00.",
-    "bytes": b"\x80\x04\x8e\x00\x00\x00\x00\x02\x00\x00\x00.",
-    "frame": b"\x80\x04\x95\x00\x00\x00\x00\x02\x00\x00\x00.",
-    "text": b"\x80\x04\x8d\x00\x00\x00\x00\x02\x00\x00\x00.",
+    # of 1 GiB: more would be refused by the limit under which they are tried
+    "bytearray": b"\x80\x05\x96\x00\x00\x00\x40\x00\x00\x00\x00.",
+    "bytes": b"\x80\x04\x8e\x00\x00\x00\x40\x00\x00\x00\x00.",
+    "frame": b"\x80\x04\x95\x00\x00\x00\x40\x00\x00\x00\x00.",
+    "text": b"\x80\x04\x8d\x00\x00\x00\x40\x00\x00\x00\x00.",
     "long": b"\x80\x02\x8b\xff\xff\xff\x7f.",
     "nested lists": nested_lists(),
     "many lists": b"\x80\x02" + b"]" * (4 << 20) + b".",
@@ -277,8 +278,8 @@ MEASURE = """
 import json, resource, sys, time
 from minires.data.pickles import read_batch
 from pathlib import Path
+from tests.data.memory import peak
 resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for path in sorted(Path(sys.argv[1]).iterdir()):
     before, start = peak(), time.perf_counter()
     try:

@@ -66,6 +66,15 @@ def test_ten_broken_connections_make_one_whole_file(server, tmp_path, seed, rang
     assert names(tmp_path) == ["data.bin"]
 
 
+def test_the_name_is_given_to_what_has_reached_the_disk(server, tmp_path, monkeypatch):
+    published = []
+    monkeypatch.setattr(
+        module, "publish", lambda part, target: published.append((Path(part.name).read_bytes(), target))
+    )
+    download(server.file(), tmp_path)
+    assert published == [(CONTENT, tmp_path / "data.bin")]
+
+
 def test_a_connection_that_is_reset(server, tmp_path):
     """What was on its way may be lost, all of it at worst."""
     server.breaks, server.reset = [50_000, 100_000, 150_000], True

@@ -169,6 +169,18 @@ def test_one_changed_file_can_be_read_on_purpose(tmp_path, rng, monkeypatch):
     assert CIFAR10(tmp_path, train=False).name == "CIFAR-10"  # whose own file is as published
 
 
+def test_files_of_an_archive_vouch_for_each_other(tmp_path, rng, monkeypatch):
+    """Whose checksums are right: somebody packed them anew."""
+    kind, form = KINDS["CIFAR-10 binary archive"], "CIFAR-10 binary"
+    files = kind.write(tmp_path, rng)
+    monkeypatch.setitem(identity.PUBLISHED, kind.title, {name: md5(content) for name, content in files.items()})
+    files = {Path(name).name: content for name, content in files.items()}
+    files["data_batch_3.bin"] = files["data_batch_3.bin"][:-1] + b"x"
+    cifar_files.put(form, tmp_path, files, packed=True)
+    with pytest.raises(DataError, match=r"data_batch_3\.bin in .*tar\.gz is damaged .*verify=False"):
+        CIFAR10(tmp_path)
+
+
 def test_files_of_the_right_number_are_called_so():
     labels = np.repeat(np.arange(10), 1000)
     assert identity.unrecognised("CIFAR-10", labels, 10, train=False) == "unrecognised CIFAR-10 files"

@@ -141,6 +141,28 @@ def test_batches_before_the_bad_one_are_handed_out():
         next(batches)
 
 
+def test_leaving_the_loop_waits_for_nothing():
+    """Neither for the batch at work nor for those that have not begun, which never will."""
+    begun: list[int] = []
+    gate = threading.Event()
+
+    class Slow(Numbers):
+        def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+            begun.append(index)
+            if index:
+                gate.wait(20)
+            return super().__getitem__(index)
+
+    batches = iter(DataLoader(Slow(9), num_workers=1))
+    next(batches)
+    start = time.monotonic()
+    batches.close()
+    assert time.monotonic() - start < 5
+    gate.set()
+    assert no_threads_within(5)
+    assert begun[1:] in ([], [1])
+
+
 def test_leaving_the_loop_early_stops_the_threads():
     taken: list[int] = []
 
