@@ -26,9 +26,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--model", default="resnet18", help=f"one of: {', '.join(models.BUILDERS)} (default %(default)s)"
     )
-    parser.add_argument("--batch", type=int, default=128, help="images a step (default %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="timed steps of each contender (default %(default)s)")
-    parser.add_argument("--threads", type=int, help="threads for BLAS and for PyTorch (default: all cores)")
+    parser.add_argument("--batch", type=training.positive, default=128, help="images a step (default %(default)s)")
+    parser.add_argument(
+        "--rounds", type=training.positive, default=5, help="timed steps of each contender (default %(default)s)"
+    )
+    parser.add_argument(
+        "--threads", type=training.positive, help="threads for BLAS and for PyTorch (default: all cores)"
+    )
     return parser.parse_args()
 
 

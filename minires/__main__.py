@@ -25,7 +25,9 @@ def data_found() -> str:
 
 def main() -> None:
     """Print versions, BLAS, devices, data and kernels."""
-    ArgumentParser(__doc__).parse_args()  # --help; there is nothing else to say
+    parser = ArgumentParser(__doc__)
+    parser.prog = "python -m minires"
+    parser.parse_args()  # --help; there is nothing else to say
     kernels = [f"{k.name} ({', '.join(v.name for v in k.variants)})" for k in registry.values() if k.variants]
     lines = {
         "minires": __version__,

@@ -47,7 +47,7 @@ def save(
     """Write a checkpoint. `info` is anything that JSON can hold: the model's name, the epoch, settings.
 
     The file appears under its name when it is complete; until then, and if writing fails, an older one stays. Raises
-    OSError where it cannot be written.
+    OSError where it cannot be written, ArgumentError for what JSON cannot hold.
     """
     if not isinstance(model, Module):
         raise ArgumentError(f"checkpoint.save: takes a path, then the model itself, not a {type(model).__name__}")
@@ -90,7 +90,10 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Any], state: Mapping[st
     path = Path(path)
     arrays = {name: _on_cpu(value) for name, value in tensors.items()}
     described = {name: [a.dtype.name, list(a.shape), zlib.crc32(a.tobytes())] for name, a in arrays.items()}
-    text = json.dumps({"state": dict(state), "tensors": described})
+    try:
+        text = json.dumps({"state": dict(state), "tensors": described})
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(f"{path} is not written: JSON cannot hold what is to be saved: {error}") from error
     content = to_bytes(arrays, metadata={"minires": text, "crc32": str(zlib.crc32(text.encode()))})
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_orphans(path)

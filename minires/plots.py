@@ -27,6 +27,8 @@ def _figure(width: float, height: float) -> Any:
 
 def curves(records: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
     """Loss and error over the epochs: records of `epoch`, `train_loss`, `train_acc`, `test_loss` and `test_acc`."""
+    if not records:
+        raise ArgumentError("curves: there is no epoch to draw")
     figure = _figure(9, 3.6)
     loss, error = figure.subplots(1, 2)
     epochs = [r["epoch"] for r in records]
@@ -59,6 +61,8 @@ def predictions(
 
     Right ones are green; wrong ones are red and name the true class too.
     """
+    if len(images) == 0:
+        raise ArgumentError("predictions: there is no image to draw")
     columns = min(8, len(images))
     rows = -(-len(images) // columns)
     figure = _figure(1.5 * columns, 1.85 * rows + 0.5)

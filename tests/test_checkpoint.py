@@ -356,3 +356,6 @@ def test_slips_that_are_named(tmp_path):
         checkpoint.save(tmp_path / "a", model.state_dict())
     with pytest.raises(CheckpointError, match="it is a folder"):
         checkpoint.load(tmp_path)
+    with pytest.raises(ArgumentError, match=r"a is not written: JSON cannot hold .* float32 is not JSON"):
+        checkpoint.save(tmp_path / "a", model, info={"loss": np.float32(1)})
+    assert not os.listdir(tmp_path)

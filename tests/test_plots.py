@@ -107,6 +107,14 @@ def test_wrong_is_red_and_right_is_green_in_the_picture(tmp_path):
         assert (pixels[..., less] - pixels[..., more] > 80).sum() == 0
 
 
+def test_nothing_to_draw(tmp_path):
+    with pytest.raises(ArgumentError, match="no epoch to draw"):
+        plots.curves([], tmp_path / "curves.png", "a run")
+    with pytest.raises(ArgumentError, match="no image to draw"):
+        plots.predictions(np.zeros((0, 8, 8, 1)), np.zeros(0, int), np.zeros((0, 10)), CLASSES, tmp_path / "x.png", "")
+    assert not os.listdir(tmp_path)
+
+
 def test_without_matplotlib(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ArgumentError, match=r"pip install 'minires\[examples\]'"):

@@ -38,7 +38,7 @@ def mixup(
     code draws one for a batch. Images (N, H, W, C) of integers become float32. labels are class numbers (N,), or
     probabilities (N, classes). Raises ArgumentError, DTypeError, ShapeError, RangeError.
     """
-    _check("mixup", alpha)
+    _check("mixup", alpha, images, labels, index)
     share = draws.symmetric_beta(draws.words(seed, epoch, index, draws.MIXUP_SHARE), alpha).astype(np.float32)
     partner = _partners(draws.words(seed, epoch, index, draws.MIXUP_PAIR))
     if images.dtype.kind != "f":
@@ -65,7 +65,7 @@ def cutmix(
     labels are class numbers (N,), or probabilities (N, classes). Raises ArgumentError, DTypeError, ShapeError,
     RangeError.
     """
-    _check("cutmix", alpha)
+    _check("cutmix", alpha, images, labels, index)
     drawn = draws.words(seed, epoch, index, draws.CUTMIX_PAIR)
     side = np.sqrt(1 - draws.symmetric_beta(draws.words(seed, epoch, index, draws.CUTMIX_SHARE), alpha))
     height, width = ((side * length).astype(np.int64) for length in images.shape[1:3])
@@ -83,12 +83,18 @@ def label_smoothing(labels: np.ndarray, smoothing: float, classes: int) -> np.nd
     """
     if not 0 <= smoothing <= 1:
         raise ArgumentError(f"label_smoothing: smoothing {smoothing} must be from 0 to 1")
-    return (1 - smoothing) * _probabilities("label_smoothing", labels, classes) + np.float32(smoothing / classes)
+    q = _probabilities("label_smoothing", labels, classes)
+    return (1 - smoothing) * q + np.float32(smoothing / classes)
 
 
-def _check(name: str, alpha: float) -> None:
+def _check(name: str, alpha: float, images: np.ndarray, labels: np.ndarray, index: np.ndarray) -> None:
     if not (alpha > 0 and math.isfinite(alpha)):
         raise ArgumentError(f"{name}: alpha {alpha} must be above 0")
+    if images.ndim != 4 or not images.shape[:1] == np.shape(labels)[:1] == np.shape(index)[:1]:
+        raise ShapeError(
+            f"{name}: images {images.shape} must be (N, H, W, C), with labels {np.shape(labels)} and index "
+            f"{np.shape(index)} of as many examples"
+        )
 
 
 def _partners(word: np.ndarray) -> np.ndarray:
@@ -107,6 +113,8 @@ def _mixed(name: str, labels: np.ndarray, partner: np.ndarray, share: np.ndarray
 def _probabilities(name: str, labels: np.ndarray, classes: int) -> np.ndarray:
     """Labels as rows of probabilities (N, classes) in float32; rows of probabilities as they are."""
     labels = np.asarray(labels)
+    if classes < 1:
+        raise ArgumentError(f"{name}: classes={classes} must be at least 1")
     if labels.dtype.kind == "f":
         if labels.ndim != 2 or labels.shape[1] != classes:
             raise ShapeError(f"{name}: probabilities {labels.shape} must be (N, {classes}), as classes={classes} says")

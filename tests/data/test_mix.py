@@ -268,6 +268,25 @@ def test_the_loader_mixes_alike_with_any_number_of_threads(mix, kind):
     assert runs[0][1] == (x.tobytes(), q.tobytes())
 
 
+@every_mix
+def test_batches_that_are_none_are_refused(mix):
+    images, labels = told(np.arange(3), 4, 5), np.arange(3)
+    for x, q, index in (
+        (images[..., 0], labels, labels),
+        (images, labels[:2], labels),
+        (images, labels, labels[:2]),
+        (images, 1, labels),
+    ):
+        with pytest.raises(ShapeError, match=rf"{mix.__name__}: images .* must be \(N, H, W, C\)"):
+            mix(x, q, index, 0, classes=CLASSES)
+    for call in (
+        lambda: mix(images[:0], labels[:0], labels[:0], 0, classes=0),
+        lambda: label_smoothing(labels[:0], 0.1, 0),
+    ):
+        with pytest.raises(ArgumentError, match="classes=0 must be at least 1"):
+            call()
+
+
 def test_a_mix_that_fails_is_a_data_error():
     loader = DataLoader(Counted(8), 4, mix=partial(mixup, classes=2))
     with pytest.raises(DataError, match=r"examples 0, 1, 2, 3 failed: RangeError: mixup: labels run from 0 to 3"):
