@@ -36,9 +36,9 @@ def arguments() -> argparse.Namespace:
 def pictures(count: int) -> tuple[np.ndarray, np.ndarray, str]:
     """uint8 images (N, 32, 32, 3), their labels, and where they come from."""
     try:
-        found = data.CIFAR10(os.environ.get("MINIRES_DATA", "data")).take(count)
-        if len(found) == count:
-            return found.images, found.labels, "images of CIFAR-10"
+        found = data.CIFAR10(os.environ.get("MINIRES_DATA", "data"))
+        if len(found) >= count:
+            return found.images[:count], found.labels[:count], f"images of {found.name}"
     except DataError:
         pass
     rng = np.random.default_rng(0)

@@ -10,6 +10,7 @@ import hashlib
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -30,6 +31,7 @@ except ImportError:  # Windows has no such locks
 TIMEOUT = 30.0  # seconds without a byte
 RETRIES = 3  # of one mirror, without a new byte between them
 PAUSE = 0.5  # seconds before the first retry; the second waits twice as long
+PATIENCE, SLOW = 10.0, 300_000  # after so many seconds, a mirror of fewer bytes a second waits until others have failed
 PIECE = 1 << 18
 
 
@@ -115,10 +117,14 @@ def download(file: File, folder: str | Path, mirrors: Sequence[str] | str | None
     with _part(target) as part, _progress(file) as report:
         if _is_there(target, file):  # by now: another process held the part
             return target
-        for mirror in [mirrors] if isinstance(mirrors, str) else mirrors:
+        waiting = deque((mirror, False) for mirror in ([mirrors] if isinstance(mirrors, str) else mirrors))
+        while waiting:
+            mirror, patient = waiting.popleft()
             url = f"{mirror.rstrip('/')}/{file.name}"
             try:
-                _fill(part, file, url, report)
+                _fill(part, file, url, report, patient or not waiting)
+            except _Slow:
+                waiting.append((mirror, True))  # the next one goes on with the part
             except _Failed as failure:
                 failures.append(f"{url}: {failure}")
             else:
@@ -136,6 +142,10 @@ class _Failed(Exception):
     def __init__(self, message: str, lasting: bool = False) -> None:
         super().__init__(message)
         self.lasting = lasting
+
+
+class _Slow(Exception):
+    """A mirror sends few bytes, and there are others."""
 
 
 def _is_there(target: Path, file: File) -> bool:
@@ -177,10 +187,13 @@ def _part(target: Path) -> Iterator[BufferedRandom]:
             path.unlink(missing_ok=True)
 
 
-def _fill(part: BufferedRandom, file: File, url: str, report: Callable[[int], None]) -> None:
-    """Complete the part from one mirror, over as many connections as make headway. If its bytes are wrong, empty it."""
+def _fill(part: BufferedRandom, file: File, url: str, report: Callable[[int], None], patient: bool) -> None:
+    """Complete the part from one mirror, over as many connections as make headway. If its bytes are wrong, empty it.
+
+    Raises _Slow, unless `patient`.
+    """
     begun = furthest = part.seek(0, os.SEEK_END)
-    tries = 0
+    tries, arrived, start = 0, 0, time.monotonic()
     while (length := part.seek(0, os.SEEK_END)) < file.size:
         try:
             for offset, piece in _pieces(url, length, file.size):
@@ -188,6 +201,10 @@ def _fill(part: BufferedRandom, file: File, url: str, report: Callable[[int], No
                     part.truncate(0)
                 part.write(piece)
                 report(offset + len(piece))
+                arrived += len(piece)
+                seconds = time.monotonic() - start
+                if not patient and seconds > PATIENCE and arrived < SLOW * seconds:
+                    raise _Slow
         except _Failed as failure:
             length = part.seek(0, os.SEEK_END)
             tries = 0 if length > furthest else tries + 1
@@ -199,7 +216,7 @@ def _fill(part: BufferedRandom, file: File, url: str, report: Callable[[int], No
         part.truncate(0)
         if not begun:
             raise _Failed(wrong)
-        _fill(part, file, url, report)  # the bytes from before may be to blame
+        _fill(part, file, url, report, patient)  # the bytes from before may be to blame
 
 
 def _pieces(url: str, start: int, size: int) -> Iterator[tuple[int, bytes]]:

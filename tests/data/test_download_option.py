@@ -1,7 +1,10 @@
-"""`download=True` fetches what is not there, and nothing else."""
+"""`download=True` fetches what is not there, and nothing else; a slow mirror gives way to others."""
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,6 +13,7 @@ from minires import data
 from minires.data import download
 from minires.errors import DataError
 from tests.data import cifar_files, idx_files
+from tests.data.server import CONTENT, Server
 
 SETS: dict[str, Any] = {
     "cifar10": (data.CIFAR10, "cifar-10-python.tar.gz"),
@@ -44,3 +48,35 @@ def test_what_is_missing_is_fetched_once(name, tmp_path, rng, monkeypatch):
     assert fetched == [(name, tmp_path)]
     assert name in download.DATASETS
     assert place in {str(download.DATASETS[name][0]), *(file.name for file in download.DATASETS[name][1])}
+
+
+@pytest.fixture
+def slow_server(monkeypatch) -> Iterator[Server]:
+    """Its folder "slow" sends a piece every 10 ms; mirrors are given 50 ms to do better."""
+    monkeypatch.setattr(download, "PATIENCE", 0.05)
+    monkeypatch.setattr(download, "SLOW", 10_000_000)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    server = Server()
+    server.folders["/slow"] = CONTENT
+    server.watch = lambda: time.sleep(0.01 * server.requests[-1][0].startswith("/slow"))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_a_slow_mirror_gives_way_to_one_that_goes_on_with_its_part(slow_server, tmp_path):
+    path = download.download(slow_server.file("slow", "good"), tmp_path)
+    assert path.read_bytes() == CONTENT
+    (first, _), (second, asked) = slow_server.requests
+    assert (first, second) == ("/slow/data.bin", "/good/data.bin")
+    assert 0 < int(asked.removeprefix("bytes=").removesuffix("-")) < len(CONTENT)
+
+
+@pytest.mark.parametrize("folders", [("slow",), ("slow", "nowhere"), ("nowhere", "slow")])
+def test_a_slow_mirror_is_better_than_none(slow_server, tmp_path, folders):
+    assert download.download(slow_server.file(*folders), tmp_path).read_bytes() == CONTENT
+    slow = [path for path, _ in slow_server.requests if path.startswith("/slow")]
+    assert len(slow) == (2 if folders == ("slow", "nowhere") else 1)
