@@ -52,13 +52,13 @@ def test_what_is_missing_is_fetched_once(name, tmp_path, rng, monkeypatch):
 
 @pytest.fixture
 def slow_server(monkeypatch) -> Iterator[Server]:
-    """Its folder "slow" sends a piece every 10 ms; mirrors are given 50 ms to do better."""
+    """Its folders "slow" and "slower" send a piece every 20 ms; mirrors are given 50 ms to do better."""
     monkeypatch.setattr(download, "PATIENCE", 0.05)
     monkeypatch.setattr(download, "SLOW", 10_000_000)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     server = Server()
-    server.folders["/slow"] = CONTENT
-    server.watch = lambda: time.sleep(0.01 * server.requests[-1][0].startswith("/slow"))
+    server.folders |= {"/slow": CONTENT, "/slower": CONTENT}
+    server.watch = lambda: time.sleep(0.02 * server.requests[-1][0].startswith("/slow"))
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield server
@@ -80,3 +80,8 @@ def test_a_slow_mirror_is_better_than_none(slow_server, tmp_path, folders):
     assert download.download(slow_server.file(*folders), tmp_path).read_bytes() == CONTENT
     slow = [path for path, _ in slow_server.requests if path.startswith("/slow")]
     assert len(slow) == (2 if folders == ("slow", "nowhere") else 1)
+
+
+def test_of_slow_mirrors_the_first_is_kept_to_in_its_second_turn(slow_server, tmp_path):
+    assert download.download(slow_server.file("slow", "slower"), tmp_path).read_bytes() == CONTENT
+    assert [path.split("/")[1] for path, _ in slow_server.requests] == ["slow", "slower", "slow"]
