@@ -8,6 +8,7 @@ the parallel work, and a second layer of threads below would only fight over the
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -159,7 +160,7 @@ def parts(count: int, least: int = 1) -> list[slice]:
     """Cut range(count) into equal contiguous slices, one for each thread, of at least `least`."""
     number = max(1, min(_count, count // max(1, least)))
     bounds = [count * i // number for i in range(number + 1)]
-    return [slice(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [slice(a, b) for a, b in itertools.pairwise(bounds)]
 
 
 def _after_fork() -> None:
