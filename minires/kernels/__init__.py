@@ -28,6 +28,8 @@ from .portable.conv import conv2d_grad_weight as conv2d_grad_weight
 from .portable.conv import im2col as im2col
 from .portable.dropout import dropout as dropout
 from .portable.dropout import dropout_mask as dropout_mask
+from .portable.elementwise import add as add
+from .portable.elementwise import add_ as add_
 from .portable.elementwise import erf as erf
 from .portable.elementwise import erfc as erfc
 from .portable.linear import matmul as matmul

@@ -1,4 +1,4 @@
-"""The error function and its complement, against Python's."""
+"""Sums of two arrays; the error function and its complement, against Python's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from minires.kernels import erf, erfc
+from minires.kernels import add, add_, erf, erfc, quiet
 
 EDGES = [0.0, -0.0, 5e-324, -5e-324, 1e-310, 1e-20, 0.5, 4.0, 5.8, 5.93, 6.0, 26.5, 27.2, 27.3, 30.0, 1e308, np.inf]
 PAIRS = pytest.mark.parametrize(("ours", "theirs"), [(erf, math.erf), (erfc, math.erfc)])
@@ -88,3 +88,31 @@ def test_both_are_monotone_across_the_seams() -> None:
 def test_they_sum_to_1() -> None:
     x = np.linspace(-6, 6, 10_001)
     assert np.abs(erf(x) + erfc(x) - 1).max() <= 5e-16
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(), (0,), (7,), (300, 257), (2, 200, 300)])
+def test_sums_round_once(shape: tuple[int, ...], dtype: type, rng: np.random.Generator) -> None:
+    a, b = (np.asarray(100 * rng.standard_normal(shape), dtype) for _ in range(2))
+    before, want = (a.copy(), b.copy()), np.asarray(a + b)
+    np.testing.assert_array_equal(add(a, b), want, strict=True)
+    np.testing.assert_array_equal(a, before[0])
+    assert add_(a, b) is None
+    np.testing.assert_array_equal(a, want, strict=True)
+    np.testing.assert_array_equal(b, before[1])
+
+
+def test_sums_of_halves_overflow_to_infinity() -> None:
+    a = np.full(3, 60_000, np.float16)
+    with quiet():
+        assert np.isinf(add(a, a)).all()
+        add_(a, a.copy())
+    assert np.isinf(a).all()
+
+
+def test_sums_take_any_layout(rng: np.random.Generator) -> None:
+    a, b = rng.standard_normal((30, 400)), rng.standard_normal((400, 30)).T
+    want = a + b
+    np.testing.assert_array_equal(add(a, b), want)
+    add_(b, a)
+    np.testing.assert_array_equal(b, want)

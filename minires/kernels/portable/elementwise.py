@@ -1,8 +1,8 @@
-"""The error function and its complement.
+"""Sums of two arrays, and the error function.
 
-By the rational approximations of W. J. Cody, "Rational Chebyshev Approximation for the Error Function" (Mathematics of
-Computation 23, 1969), with the coefficients of his program CALERF in SPECFUN: one up to 0.5, one up to 4, one
-beyond. All three are evaluated everywhere, on arguments held inside their range, and the right one is picked.
+The latter by the rational approximations of W. J. Cody, "Rational Chebyshev Approximation for the Error Function"
+(Mathematics of Computation 23, 1969), with the coefficients of his program CALERF in SPECFUN: one up to 0.5, one up to
+4, one beyond. All three are evaluated everywhere, on arguments held inside their range, and the right one is picked.
 """
 
 from __future__ import annotations
@@ -62,6 +62,18 @@ def _complement(a: Array) -> Array:
     head = xp.floor(a * 16) / 16
     decay = xp.exp(-head * head) * xp.exp((head - a) * (head + a))
     return decay * xp.where(a <= FAR, _ratio(middle, _ERFC_MIDDLE), tail)
+
+
+@kernel
+def add(a: Array, b: Array) -> Array:
+    """a + b, for two arrays of one shape and dtype."""
+    return a + b
+
+
+@kernel
+def add_(a: Array, b: Array) -> None:
+    """Add b to a, an array of the same shape and dtype, in place."""
+    a += b
 
 
 @kernel
