@@ -1,117 +1,73 @@
-"""Time a whole training step (forward, loss, backward, SGD) beside PyTorch's, in both of its memory layouts.
+"""Time a whole training step (forward, loss, backward, SGD) or inference beside PyTorch's, in both of its layouts.
 
     python -m benchmarks.bench_step --model resnet18 --batch 128
+    python -m benchmarks.bench_step --batch 1 --batch 32 --batch 128 --inference --precision both
 
-All start from the same weights. Before anything is timed, one step of both must agree in float64. Needs torch==2.13.0.
+All start from the same weights. Before anything is timed, one step must agree in float64, and what each contender
+computes in float32 must be near float64. Needs torch==2.13.0.
 """
 
 import argparse
 import copy
-import functools
+import math
 import sys
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
+from benchmarks.steps import (
+    LAYOUTS,
+    Minires,
+    PyTorch,
+    at_precision,
+    default_precision,
+    import_torch,
+    random_batch,
+    set_threads,
+)
 from benchmarks.timing import interleaved, spread
-from minires import Tensor, environment, models, optim, training
+from minires import environment, memory, models, threads, training
 from minires.errors import ArgumentError
-from minires.nn import functional as F
 
-SGD = {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
+COMPILED = "torch.compile"
+WARMUP = 2  # in the first step the pool of memory fills, in the second what only later steps need
+LEAST_SECONDS = 0.1  # shorter calls are timed many at a time
+# Of float32 to float64, over the whole net: of the loss relative to it, of logits relative to their rms. PyTorch, too,
+# has to keep those of "exact".
+TOLERANCES = {"exact": {"loss": 1e-5, "logits": 1e-4}, "fast": {"loss": 1e-3, "logits": 1e-2}}
 
 
 def arguments() -> argparse.Namespace:
     parser = training.ArgumentParser(__doc__)
-    parser.add_argument(
-        "--model", default="resnet18", help=f"one of: {', '.join(models.BUILDERS)} (default %(default)s)"
+    add = parser.add_argument
+    add("--model", default="resnet18", help=f"one of: {', '.join(models.BUILDERS)} (default %(default)s)")
+    add("--batch", type=training.positive, action="append", help="images a step; may be repeated (default 128)")
+    add("--rounds", type=training.positive, default=7, help="timed turns of each contender (default %(default)s)")
+    add("--threads", type=training.positive, help="threads for minires, BLAS and PyTorch (default: all cores)")
+    add("--inference", action="store_true", help="time logits in evaluation mode instead of the training step")
+    add(
+        "--precision",
+        choices=("fast", "exact", "both"),
+        default=default_precision(),
+        help="of minires (default %(default)s)",
     )
-    parser.add_argument("--batch", type=training.positive, default=128, help="images a step (default %(default)s)")
-    parser.add_argument(
-        "--rounds", type=training.positive, default=5, help="timed steps of each contender (default %(default)s)"
-    )
-    parser.add_argument(
-        "--threads", type=training.positive, help="threads for BLAS and for PyTorch (default: all cores)"
-    )
+    add("--compile", action="store_true", help="torch.compile, channels-last, as a further contender")
+    add("--no-check", action="store_true", help="time without checking first")
     return parser.parse_args()
 
 
-class Minires:
-    """A training step of minires."""
-
-    def __init__(self, model: models.ResNet, images: np.ndarray, labels: np.ndarray) -> None:
-        self.model, self.images, self.labels = model, Tensor(images), labels
-        self.optimizer = optim.SGD(model.parameters(), **SGD)
-
-    def __call__(self) -> float:
-        loss = F.cross_entropy(self.model(self.images), self.labels)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        return loss.item()
-
-    def weights(self) -> dict[str, np.ndarray]:
-        """All parameters, in PyTorch's layout."""
-        trained = {name for name, _ in self.model.named_parameters()}
-        return {name: t.numpy() for name, t in self.model.state_dict("OIHW").items() if name in trained}
-
-
-class PyTorch:
-    """The same step of PyTorch: torchvision's net, with the 3x3 stem for small images."""
-
-    def __init__(
-        self, name: str, model: models.ResNet, images: np.ndarray, labels: np.ndarray, channels_last: bool
-    ) -> None:
-        torch, torchvision, _ = import_torch()
-        self.functional = torch.nn.functional
-        self.model = getattr(torchvision.models, name)(num_classes=10)
-        self.model.conv1 = torch.nn.Conv2d(3, 64, 3, padding=1, bias=False)
-        self.model.maxpool = torch.nn.Identity()
-        arrays = {key: np.array(value.numpy()) for key, value in model.state_dict("OIHW").items()}
-        self.model.load_state_dict({key: torch.from_numpy(array) for key, array in arrays.items()})
-        layout = torch.channels_last if channels_last else torch.contiguous_format
-        self.model = self.model.to(memory_format=layout, dtype=getattr(torch, images.dtype.name))
-        nchw = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
-        self.images, self.labels = torch.from_numpy(nchw).to(memory_format=layout), torch.from_numpy(labels)
-        self.optimizer = torch.optim.SGD(self.model.parameters(), **SGD)
-
-    def __call__(self) -> float:
-        loss = self.functional.cross_entropy(self.model(self.images), self.labels)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        return loss.item()
-
-    def weights(self) -> dict[str, np.ndarray]:
-        """All parameters."""
-        return {name: p.detach().numpy() for name, p in self.model.named_parameters()}
-
-
-@functools.cache
-def import_torch():
-    """torch, torchvision, and declarations of torchvision's compiled ops, which cannot load beside a CPU-only torch."""
-    try:
-        import torch
-
-        library = torch.library.Library("torchvision", "DEF")  # its declarations live as long as it does
-        for op in ("nms", "qnms"):
-            library.define(f"{op}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        import torchvision
-    except ImportError as error:
-        raise ArgumentError(f"{error}: pip install torch==2.13.0 torchvision==0.28.0") from None
-    return torch, torchvision, library
-
-
-def check(name: str, model: models.ResNet, images: np.ndarray, labels: np.ndarray) -> None:
+def check_step(name: str, model: models.ResNet) -> None:
     """Both take one step in float64, from the same weights: the loss and every weight's change must agree to 1e-9.
 
     In float64, since a ReLU input near 0 that rounds to the other side moves float32 gradients by up to a hundredth.
     """
-    model = copy.deepcopy(model).to("float64")
-    before = {key: array.copy() for key, array in Minires(model, images, labels).weights().items()}
-    theirs = PyTorch(name, model, images.astype(np.float64), labels, channels_last=True)
-    ours = Minires(model, images.astype(np.float64), labels)
-    losses = ours(), theirs()
+    images, labels = random_batch(4)
+    images = images.astype(np.float64)
+    ours = Minires(copy.deepcopy(model).to("float64"), images, labels)
+    theirs = PyTorch(name, state(model), images, labels)
+    before = ours.weights()
+    losses = ours.train(), theirs.train()
     worst = abs(losses[0] - losses[1]) / abs(losses[1])
     mine = ours.weights()
     for key, other in theirs.weights().items():
@@ -121,31 +77,93 @@ def check(name: str, model: models.ResNet, images: np.ndarray, labels: np.ndarra
     print(f"checked: one float64 step on {len(images)} images differs by at most {worst:.1e}, relative to the step")
 
 
+def check_float32(contenders: Mapping[str, Any], exact: PyTorch, inference: bool) -> None:
+    """What each contender computes first, against PyTorch's float64: the loss, or the logits."""
+    what = "logits" if inference else "loss"
+    expected = np.array(exact.infer() if inference else exact.loss())
+    scale = math.sqrt(float(np.mean(expected * expected)))
+    errors = []
+    for name, contender in contenders.items():
+        got = contender.infer() if inference else contender.train()
+        error = float(np.abs(got - expected).max()) / scale
+        tolerance = TOLERANCES[getattr(contender, "precision", "exact")][what]
+        if not error <= tolerance:
+            raise ArgumentError(f"{what} of {name} off by {error:.1e} (allowed {tolerance:.0e}), so nothing was timed")
+        errors.append(f"{name} {error:.0e}")
+    print(f"checked: float32 {what} off float64 by {', '.join(errors)}")
+
+
+def state(model: models.ResNet) -> dict[str, np.ndarray]:
+    """The weights in PyTorch's layout."""
+    return {key: value.numpy() for key, value in model.state_dict("OIHW").items()}
+
+
+def contend(args: argparse.Namespace, model: models.ResNet, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """All contenders by name, PyTorch's first."""
+    given = args.model, state(model), images, labels
+    contenders: dict[str, Any] = {name: PyTorch(*given, layout) for name, layout in LAYOUTS.items()}
+    if args.compile:
+        contenders[COMPILED] = compiled = PyTorch(*given, "channels_last", compiled=True)
+        try:
+            (compiled.infer if args.inference else compiled.loss)()
+        except Exception as error:  # whatever the compiler lacks: it is an extra
+            print(f"{COMPILED} is left out: {str(error).splitlines()[0][:100]}")
+            del contenders[COMPILED]
+    precisions = ("exact", "fast") if args.precision == "both" else (args.precision,)
+    return contenders | {f"minires {p}": Minires(model, images, labels, p) for p in precisions}
+
+
+def repeated(call: Callable[[], Any], count: int) -> Callable[[], None]:
+    """A function that calls `count` times."""
+
+    def run() -> None:
+        for _ in range(count):
+            call()
+
+    return run
+
+
+def measure(args: argparse.Namespace, model: models.ResNet, batch: int) -> dict[str, list[float]]:
+    """Seconds of each contender's calls at one batch size, checked first."""
+    images, labels = random_batch(batch)
+    contenders = contend(args, model, images, labels)
+    if not args.no_check:
+        check_float32(contenders, PyTorch(args.model, state(model), images.astype(np.float64), labels), args.inference)
+    calls = {name: c.infer if args.inference else c.train for name, c in contenders.items()}
+    once = interleaved(calls, rounds=1, warmup=WARMUP - 1)  # the last turn of warming up tells how long a call takes
+    count = math.ceil(LEAST_SECONDS * len(calls) / sum(seconds for (seconds,) in once.values()))
+    times = interleaved({name: repeated(call, count) for name, call in calls.items()}, args.rounds, warmup=0)
+    return {name: [total / count for total in seconds] for name, seconds in times.items()}
+
+
+def report(args: argparse.Namespace, batch: int, times: Mapping[str, list[float]]) -> None:
+    step = "inference" if args.inference else "training step"
+    print(f"{args.model}, 32x32 images, batch {batch}, {step}, median (least, greatest) of {args.rounds}:")
+    for name, seconds in times.items():
+        median, least, greatest = spread(seconds)
+        print(f"  {name:<22} {batch / median:7.1f} images/s   {median:.4f} s ({least:.4f}, {greatest:.4f})")
+    better = min(spread(times[name])[0] for name in LAYOUTS)
+    for name in times:
+        if name.startswith("minires"):
+            median = spread(times[name])[0]
+            beside = f"; / {COMPILED}: {spread(times[COMPILED])[0] / median:.2f}" if COMPILED in times else ""
+            print(f"  {name} / the better of PyTorch's layouts: {better / median:.2f}{beside}")
+
+
 def main() -> None:
     args = arguments()
     torch, *_ = import_torch()
-    threads = args.threads or torch.get_num_threads()
-    torch.set_num_threads(threads)
-    rng = np.random.default_rng(0)
-    images = rng.standard_normal((args.batch, 32, 32, 3), dtype=np.float32)
-    labels = rng.integers(0, 10, args.batch)
-    with threadpool_limits(threads):
-        torch_version = f"PyTorch {torch.__version__}, {threads} threads"
-        print(environment.header(torch_version, environment.processor(), "precision exact"))
-        model = models.build(args.model, num_classes=10, stem="cifar", generator=rng)
-        check(args.model, model, images[:4], labels[:4])
-        contenders = {
-            "PyTorch NCHW": PyTorch(args.model, model, images, labels, channels_last=False),
-            "PyTorch channels-last": PyTorch(args.model, model, images, labels, channels_last=True),
-            "minires": Minires(model, images, labels),
-        }
-        times = interleaved(contenders, args.rounds)
-    print(f"{args.model}, 32x32 images, batch {args.batch}, training step, median (least, greatest) of {args.rounds}:")
-    for name, seconds in times.items():
-        median, least, greatest = spread(seconds)
-        print(f"  {name:<22} {args.batch / median:7.1f} images/s   {median:.3f} s ({least:.3f}, {greatest:.3f})")
-    theirs = min(spread(times[name])[0] for name in times if name != "minires")
-    print(f"  minires / the better of PyTorch's layouts: {theirs / spread(times['minires'])[0]:.2f}")
+    count = args.threads or threads.available()
+    set_threads(count)
+    torch_version = f"PyTorch {torch.__version__}, {count} threads"
+    print(environment.header(torch_version, environment.processor(), f"precision {args.precision}"))
+    model = models.build(args.model, num_classes=10, stem="cifar", generator=np.random.default_rng(0))
+    if not args.no_check:
+        with at_precision("exact"):
+            check_step(args.model, model)
+    for batch in args.batch or [128]:
+        report(args, batch, measure(args, model, batch))
+        memory.release()  # what one batch size needed does not count against the next
 
 
 if __name__ == "__main__":
