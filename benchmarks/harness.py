@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import datetime
 import functools
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -25,13 +27,15 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from benchmarks import checking, own_kernel, peaks, report
-from benchmarks.checking import FAST, Error
+from benchmarks.checking import EXACT, FAST, Error
 from benchmarks.report import Row, Work
+from benchmarks.steps import at_precision
 from benchmarks.timing import interleaved
 from minires import environment, threads, training
 from minires.kernels import registry
 
 SHORT = 2e-3  # seconds: a contender that is done sooner is called again until its turn has lasted so long
+BOUNDS = {"exact": EXACT, "fast": FAST}  # of the error of minires's own variants, by their precision
 Cases = Callable[[np.random.Generator], Iterable[Sequence[Any]]]  # arguments of a kernel, of odd shapes, float32
 
 
@@ -50,7 +54,9 @@ class Contender(NamedTuple):
     chosen: bool = False  # whether minires takes this one by itself
 
 
-def arguments(description: str | None, batch: int | None = None, rounds: int = 5) -> training.ArgumentParser:
+def arguments(
+    description: str | None, batch: int | None = None, rounds: int = 5, precisions: Sequence[str] = ("exact", "fast")
+) -> training.ArgumentParser:
     """A parser with what all benchmarks know; --batch too if there is a default for it."""
     parser = training.ArgumentParser(description)
     add = parser.add_argument
@@ -58,16 +64,15 @@ def arguments(description: str | None, batch: int | None = None, rounds: int = 5
         add("--batch", type=training.positive, default=batch, help="images a call (default %(default)s)")
     add("--rounds", type=training.positive, default=rounds, help="turns of each contender (default %(default)s)")
     add("--threads", type=training.positive, help="for minires, BLAS and PyTorch (default: all cores)")
-    add(
-        "--precision", choices=("exact", "fast"), default="fast", help="of minires's convolutions (default %(default)s)"
-    )
+    add("--precision", choices=precisions, default="fast", help="of minires's convolutions (default %(default)s)")
     add("--json", type=Path, metavar="FILE", help="write all rows and what they depend on to FILE")
     return parser
 
 
-def add_own_kernel(parser: argparse.ArgumentParser, kernels: Iterable[str]) -> None:
-    """--kernel and --of, for benchmarks of the named kernels."""
+def add_kernel_options(parser: argparse.ArgumentParser, kernels: Iterable[str]) -> None:
+    """--variants, --kernel and --of, for benchmarks of the named kernels."""
     names = ", ".join(kernels)
+    parser.add_argument("--variants", nargs="+", metavar="NAME", help="time these of minires's only (default: all)")
     parser.add_argument("--kernel", metavar="FILE.py:FUNCTION", help="check and time a kernel of your own, too")
     parser.add_argument(
         "--of", metavar="NAME", help=f"the kernel whose arguments it takes, of: {names} (default: by name)"
@@ -84,6 +89,7 @@ class Run(contextlib.AbstractContextManager["Run"]):
         self, benchmark: str, args: argparse.Namespace, odd: Mapping[str, Cases] | None = None, with_peaks: bool = True
     ) -> None:
         self.benchmark, self.args, self.odd, self.with_peaks = benchmark, args, odd or {}, with_peaks
+        self.total, self.done, self.began = 0, 0, time.perf_counter()  # cases; set `total` for the time that is left
         self.own: tuple[str, Callable[..., Any]] | None = None  # the kernel that the user's function stands for
         self.stack = contextlib.ExitStack()
 
@@ -96,6 +102,8 @@ class Run(contextlib.AbstractContextManager["Run"]):
             self.stack.callback(torch.set_num_threads, torch.get_num_threads())
             torch.set_num_threads(count)
         self.stack.enter_context(threadpool_limits(count))
+        if self.args.precision != "both":  # else the benchmark sets it for each of its contenders
+            self.stack.enter_context(at_precision(self.args.precision))
         with contextlib.ExitStack() as undo:
             undo.push(self.stack.__exit__)
             self._begin(count, torch)
@@ -135,11 +143,13 @@ class Run(contextlib.AbstractContextManager["Run"]):
         reference: Callable[[], Sequence[np.ndarray]] | None = None,
         items: int = 0,
         extra: Mapping[str, Mapping[str, float]] | None = None,
+        least: float = SHORT,
     ) -> list[Row]:
         """Check contenders against `reference()`, float64 arrays, then time them in turns, and print a table.
 
         `items`, such as images, are what a call handles; `extra` holds further numbers of a contender by the heading
-        of their column. Raises ArgumentError, and times nothing, if a contender is beyond its bound.
+        of their column; a turn lasts `least` seconds. Raises ArgumentError, and times nothing, if a contender is beyond
+        its bound.
         """
         errors: dict[str, Error] = {}
         if reference is not None:
@@ -149,7 +159,7 @@ class Run(contextlib.AbstractContextManager["Run"]):
                 errors[who] = checking.verified(f"{name} of {who} for {shape}", result, right, contender.bound)
                 del result
             del right
-        times = interleaved({who: c.call for who, c in contenders.items()}, self.args.rounds, least=SHORT)
+        times = interleaved({who: c.call for who, c in contenders.items()}, self.args.rounds, least=least)
         rows = [
             Row(
                 name, shape, who, times[who], work, work.flops if c.flops is None else c.flops, errors.get(who), items,
@@ -157,11 +167,19 @@ class Run(contextlib.AbstractContextManager["Run"]):
             )
             for who, c in contenders.items()
         ]  # fmt: skip
-        print(f"{name}, {shape}:")
+        print(f"{self._progress()}{name}, {shape}:")
         report.table(rows, self.report.peaks)
         sys.stdout.flush()
         self.report.rows += rows
         return rows
+
+    def _progress(self) -> str:
+        """How many cases are done, and how long the others may take."""
+        self.done += 1
+        if not self.total:
+            return ""
+        left = (time.perf_counter() - self.began) / self.done * (self.total - self.done)
+        return f"[{self.done}/{self.total}, {datetime.timedelta(seconds=round(left))} left] "
 
     def kernel(
         self,
@@ -178,29 +196,31 @@ class Run(contextlib.AbstractContextManager["Run"]):
         memory. A kernel that works in place is checked on copies, and timed on copies of its own, which it goes on
         changing.
         """
-        entry = registry[kernel]
-        chosen = entry.choose(tuple(args), {}).name
-        functions = {v.name: v.function for v in applicable(kernel, args)}
-        if self.own and self.own[0] == kernel:
-            functions[self.args.kernel.rpartition(":")[2]] = self.own[1]
+        chosen = registry[kernel].choose(tuple(args), {}).name
         right = checking.reference(kernel, args) if reference is None else list(reference())
         contenders = dict(peers or {})
-        for name, function in functions.items():
-            contenders[name] = _contender(kernel, function, args, chosen=name == chosen)
+        for v in applicable(kernel, args, self.args.precision):
+            if not self.args.variants or v.name in self.args.variants:
+                contenders[v.name] = _contender(kernel, v.function, args, v.name == chosen, BOUNDS[v.precision])
+        if self.own and self.own[0] == kernel:
+            contenders[self.args.kernel.rpartition(":")[2]] = _contender(kernel, self.own[1], args)
         return self.measure(kernel, shape, contenders, work, lambda: right)
 
 
-def applicable(kernel: str, args: Sequence[Any]) -> list[Any]:
-    """The variants of a kernel that take these arguments, the portable one first."""
+def applicable(kernel: str, args: Sequence[Any], precision: str) -> list[Any]:
+    """The implementations of a kernel that may run for these arguments at a precision, the portable one first."""
     entry = registry[kernel]
     arrays = [a for a in args if isinstance(a, np.ndarray)]
-    return [entry.portable, *(v for v in entry.variants if v.accepts is None or v.accepts(arrays))]
+    variants = [v for v in entry.variants if v.precision == "exact" or precision == "fast"]
+    return [entry.portable, *(v for v in variants if v.takes(arrays, tuple(args), {}))]
 
 
-def _contender(kernel: str, function: Callable[..., Any], args: Sequence[Any], chosen: bool) -> Contender:
+def _contender(
+    kernel: str, function: Callable[..., Any], args: Sequence[Any], chosen: bool = False, bound: Error = FAST
+) -> Contender:
     """An implementation with its arguments."""
     if not kernel.endswith("_"):
-        return Contender(functools.partial(function, *args), chosen=chosen)
+        return Contender(functools.partial(function, *args), bound=bound, chosen=chosen)
     own = [a.copy() if isinstance(a, np.ndarray) else a for a in args]
     written = [a for a in own if isinstance(a, np.ndarray)]  # the check looks at them after the first call
-    return Contender(functools.partial(function, *own), lambda _: written, chosen=chosen)
+    return Contender(functools.partial(function, *own), lambda _: written, bound=bound, chosen=chosen)

@@ -1,33 +1,53 @@
-"""Libraries that benchmarks compare with, none of which minires itself needs."""
+"""PyTorch as a peer of single kernels. It is optional: without it minires is timed alone."""
 
 from __future__ import annotations
 
 import functools
-from types import ModuleType
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from minires.errors import ArgumentError
+import numpy as np
+
+from benchmarks.harness import Contender
+
+LAYOUTS = {"PyTorch NCHW": "contiguous_format", "PyTorch channels-last": "channels_last"}
 
 
 @functools.cache
-def import_torch() -> tuple[Any, Any, Any]:
-    """torch, torchvision, and declarations of torchvision's compiled ops, which cannot load beside a CPU-only torch."""
-    try:
-        import torch
-
-        library = torch.library.Library("torchvision", "DEF")  # its declarations live as long as it does
-        for op in ("nms", "qnms"):
-            library.define(f"{op}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        import torchvision
-    except ImportError as error:
-        raise ArgumentError(f"{error}: pip install torch==2.13.0 torchvision==0.28.0") from None
-    return torch, torchvision, library
-
-
-def find_torch() -> ModuleType | None:
-    """torch, or None where it is not installed: then minires is timed alone."""
+def find_torch() -> Any:
+    """torch, or None where it is not installed. Call it before `harness.Run` begins, which sets torch's threads."""
     try:
         import torch
     except ImportError:
         return None
     return torch
+
+
+def images(array: np.ndarray, layout: str) -> Any:
+    """x (N, H, W, C) as a tensor (N, C, H, W) in a memory layout of LAYOUTS."""
+    torch = find_torch()
+    nchw = torch.from_numpy(np.ascontiguousarray(array.transpose(0, 3, 1, 2)))
+    return nchw.contiguous(memory_format=getattr(torch, layout))
+
+
+def filters(array: np.ndarray, layout: str) -> Any:
+    """w (KH, KW, I, O) as a tensor (O, I, KH, KW)."""
+    torch = find_torch()
+    oihw = torch.from_numpy(np.ascontiguousarray(array.transpose(3, 2, 0, 1)))
+    return oihw.contiguous(memory_format=getattr(torch, layout))
+
+
+def from_images(tensor: Any) -> np.ndarray:
+    """The inverse of `images`, a view."""
+    return tensor.detach().numpy().transpose(0, 2, 3, 1)
+
+
+def from_filters(tensor: Any) -> np.ndarray:
+    """The inverse of `filters`, a view."""
+    return tensor.detach().numpy().transpose(2, 3, 1, 0)
+
+
+def in_both_layouts(make: Callable[[Any, str], Contender]) -> Mapping[str, Contender]:
+    """`make(torch, layout)` for each of LAYOUTS; nothing without PyTorch."""
+    torch = find_torch()
+    return {} if torch is None else {name: make(torch, layout) for name, layout in LAYOUTS.items()}
