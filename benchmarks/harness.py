@@ -29,12 +29,10 @@ from threadpoolctl import threadpool_limits
 from benchmarks import checking, own_kernel, peaks, report
 from benchmarks.checking import EXACT, FAST, Error
 from benchmarks.report import Row, Work
-from benchmarks.steps import at_precision
-from benchmarks.timing import interleaved
+from benchmarks.timing import SETTLE, interleaved
 from minires import environment, threads, training
-from minires.kernels import registry
+from minires.kernels import precision, registry
 
-SHORT = 2e-3  # seconds: a contender that is done sooner is called again until its turn has lasted so long
 BOUNDS = {"exact": EXACT, "fast": FAST}  # of the error of minires's own variants, by their precision
 Cases = Callable[[np.random.Generator], Iterable[Sequence[Any]]]  # arguments of a kernel, of odd shapes, float32
 
@@ -63,10 +61,20 @@ def arguments(
     if batch is not None:
         add("--batch", type=training.positive, default=batch, help="images a call (default %(default)s)")
     add("--rounds", type=training.positive, default=rounds, help="turns of each contender (default %(default)s)")
+    settling = "that a contender runs before its turn, which lasts half as long, or a call (default %(default)s)"
+    add("--settle", type=_seconds, default=SETTLE, metavar="SECONDS", help=settling)
     add("--threads", type=training.positive, help="for minires, BLAS and PyTorch (default: all cores)")
     add("--precision", choices=precisions, default="fast", help="of minires's convolutions (default %(default)s)")
     add("--json", type=Path, metavar="FILE", help="write all rows and what they depend on to FILE")
     return parser
+
+
+def _seconds(text: str) -> float:
+    """An argparse type: seconds, 0 or more."""
+    value = float(text)
+    if not 0 <= value < 60:
+        raise argparse.ArgumentTypeError(f"{value} is not within 0 and 60 seconds")
+    return value
 
 
 def add_kernel_options(parser: argparse.ArgumentParser, kernels: Iterable[str]) -> None:
@@ -103,7 +111,7 @@ class Run(contextlib.AbstractContextManager["Run"]):
             torch.set_num_threads(count)
         self.stack.enter_context(threadpool_limits(count))
         if self.args.precision != "both":  # else the benchmark sets it for each of its contenders
-            self.stack.enter_context(at_precision(self.args.precision))
+            self.stack.enter_context(precision(self.args.precision))
         with contextlib.ExitStack() as undo:
             undo.push(self.stack.__exit__)
             self._begin(count, torch)
@@ -143,13 +151,13 @@ class Run(contextlib.AbstractContextManager["Run"]):
         reference: Callable[[], Sequence[np.ndarray]] | None = None,
         items: int = 0,
         extra: Mapping[str, Mapping[str, float]] | None = None,
-        least: float = SHORT,
+        least: float | None = None,
     ) -> list[Row]:
         """Check contenders against `reference()`, float64 arrays, then time them in turns, and print a table.
 
         `items`, such as images, are what a call handles; `extra` holds further numbers of a contender by the heading
-        of their column; a turn lasts `least` seconds. Raises ArgumentError, and times nothing, if a contender is beyond
-        its bound.
+        of their column; a turn lasts `least` seconds (else half of --settle). Raises ArgumentError, and times nothing,
+        if a contender is beyond its bound.
         """
         errors: dict[str, Error] = {}
         if reference is not None:
@@ -159,7 +167,9 @@ class Run(contextlib.AbstractContextManager["Run"]):
                 errors[who] = checking.verified(f"{name} of {who} for {shape}", result, right, contender.bound)
                 del result
             del right
-        times = interleaved({who: c.call for who, c in contenders.items()}, self.args.rounds, least=least)
+        settle = self.args.settle
+        calls = {who: c.call for who, c in contenders.items()}
+        times = interleaved(calls, self.args.rounds, settle=settle, least=settle / 2 if least is None else least)
         rows = [
             Row(
                 name, shape, who, times[who], work, work.flops if c.flops is None else c.flops, errors.get(who), items,

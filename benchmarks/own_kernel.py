@@ -68,7 +68,7 @@ def check(function: Callable[..., Any], where: str, kernel: str, cases: Iterable
     worst = Error(0, 0)
     for args in cases:
         given = f"{where} for {shapes(args)}"
-        print(f"checking {given}", flush=True)  # before the call: strides out of bounds end the process
+        print(f"checking for {shapes(args)}", flush=True)  # before the call: strides out of bounds end the process
         right = reference(kernel, args)
         try:
             result = run(function, kernel, args)

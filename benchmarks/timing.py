@@ -7,28 +7,41 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+SETTLE = 0.1  # seconds: while idle threads of OpenBLAS and OpenMP still wait in loops, others get half a core or less
+
 
 def interleaved(
-    contenders: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 1, least: float = 0.0
+    contenders: Mapping[str, Callable[[], object]],
+    rounds: int,
+    warmup: int = 1,
+    settle: float = 0.0,
+    least: float = 0.0,
 ) -> dict[str, list[float]]:
     """Seconds of each call: `warmup` rounds that do not count, then `rounds` rounds of one turn of each.
 
-    A turn is one call; of a contender that is done within `least` seconds, as many calls as fill them, whose mean is
-    what counts. Such calls find their data in the cache.
+    In its turn a contender is called for `settle` seconds that do not count, in which the threads of the one before
+    fall asleep and its own wake up; then once, or as often as it takes to fill `least` seconds, whose mean counts. So
+    short calls find their data in the cache.
     """
     times: dict[str, list[float]] = {name: [] for name in contenders}
-    calls = dict.fromkeys(contenders, 1)
     for turn in range(warmup + rounds):
         for name, call in contenders.items():
+            calls = max(1, math.ceil(least / _run_for(settle, call)))
             start = time.perf_counter()
-            for _ in range(calls[name]):
+            for _ in range(calls):
                 call()
-            seconds = (time.perf_counter() - start) / calls[name]
             if turn >= warmup:
-                times[name].append(seconds)
-            else:
-                calls[name] = max(1, math.ceil(least / max(seconds, 1e-7)))
+                times[name].append((time.perf_counter() - start) / calls)
     return times
+
+
+def _run_for(seconds: float, call: Callable[[], object]) -> float:
+    """Call for so many seconds; the mean seconds of a call, infinity if there was none."""
+    start, calls = time.perf_counter(), 0
+    while time.perf_counter() - start < seconds:
+        call()
+        calls += 1
+    return (time.perf_counter() - start) / calls if calls else math.inf
 
 
 def spread(values: Sequence[float]) -> tuple[float, float, float]:
