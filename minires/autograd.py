@@ -21,7 +21,9 @@ import numpy as np
 from .anomaly import checksum, is_finite, users_line
 from .device import Array, array_module, check_one_device
 from .errors import GraphError
+from .kernels import add, add_
 from .kernels.dispatch import quiet
+from .memory import copy, is_whole
 from .modes import detect_anomaly as detect_anomaly
 from .modes import enable_grad as enable_grad
 from .modes import is_anomaly_enabled
@@ -177,9 +179,9 @@ class _Pending:
         if slots[edge.slot] is None:
             slots[edge.slot] = [gradient, owned]
         elif slots[edge.slot][1]:
-            slots[edge.slot][0] += gradient
+            add_(slots[edge.slot][0], gradient)
         else:  # the array may be another input's gradient too (Add hands one to both): sum out of place
-            slots[edge.slot] = [slots[edge.slot][0] + gradient, True]
+            slots[edge.slot] = [add(slots[edge.slot][0], gradient), True]
 
 
 def backward(tensor: Any, gradient: Array, retain_graph: bool = False) -> None:
@@ -236,9 +238,12 @@ def _run(node: Function, pending: _Pending) -> None:
 
 
 def _is_owned(g: Array, others: tuple[Any, ...]) -> bool:
-    """Whether nobody else sees g's memory: g is no view, none of `others`, and none of them is a view of it."""
-    return isinstance(g, np.generic) or (
-        g.base is None and all(a is not g and getattr(a, "base", None) is not g for a in others)
+    """Whether g can be written into, and nobody else sees its memory: g is an array and no view, none of `others`, and
+    none of them is a view of it."""
+    return (
+        not isinstance(g, np.generic)
+        and is_whole(g)
+        and all(a is not g and getattr(a, "base", None) is not g for a in others)
     )
 
 
@@ -258,9 +263,10 @@ def accumulate(leaf: Any, gradient: Array, owned: bool) -> None:
     """Add a gradient to the leaf's, one thread at a time; a first one that is not owned is copied."""
     with _accumulate_lock:
         if leaf.grad is not None:
-            leaf.grad.data += gradient
+            add_(leaf.grad.data, gradient)
+            leaf.grad.version.count += 1
         else:
-            leaf.grad = wrap(gradient if owned else gradient.copy())
+            leaf.grad = wrap(gradient if owned else copy(gradient))
 
 
 def zero_grad(tensors: Iterable[Any], set_to_none: bool = True) -> None:

@@ -66,8 +66,8 @@ def _complement(a: Array) -> Array:
 
 @kernel
 def add(a: Array, b: Array) -> Array:
-    """a + b, for two arrays of one shape and dtype."""
-    return a + b
+    """a + b, for two arrays of one shape and dtype: an array also where these have no dimensions."""
+    return array_module(a).asarray(a + b)
 
 
 @kernel
