@@ -21,17 +21,24 @@ def interleaved(
 
     In its turn a contender is called for `settle` seconds that do not count, in which the threads of the one before
     fall asleep and its own wake up; then once, or as often as it takes to fill `least` seconds, whose mean counts. So
-    short calls find their data in the cache.
+    short calls find their data in the cache. Before a call ten times as long, `settle` is slept instead: for a while after
+    that two threads may share a core, which such a call does not feel.
     """
     times: dict[str, list[float]] = {name: [] for name in contenders}
+    last = dict.fromkeys(contenders, 0.0)
     for turn in range(warmup + rounds):
         for name, call in contenders.items():
-            calls = max(1, math.ceil(least / _run_for(settle, call)))
+            if last[name] > 10 * settle:
+                time.sleep(settle)
+                calls = 1
+            else:
+                calls = max(1, math.ceil(least / _run_for(settle, call)))
             start = time.perf_counter()
             for _ in range(calls):
                 call()
+            last[name] = (time.perf_counter() - start) / calls
             if turn >= warmup:
-                times[name].append((time.perf_counter() - start) / calls)
+                times[name].append(last[name])
     return times
 
 
