@@ -5,9 +5,8 @@ Each library is imported where it is used, so that a process that measures one o
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import functools
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,20 +17,21 @@ LAYOUTS = {"PyTorch NCHW": "contiguous_format", "PyTorch channels-last": "channe
 
 
 class Minires:
-    """minires at one setting of its precision; it trains a copy of the model."""
+    """minires at one setting of its precision."""
 
-    def __init__(self, model: Any, images: np.ndarray, labels: np.ndarray, precision: str = "exact") -> None:
+    def __init__(self, model: Any, images: np.ndarray, labels: np.ndarray, precision: str) -> None:
         from minires import Tensor, optim
 
-        self.model, self.precision = copy.deepcopy(model), precision
+        self.model, self.precision = model, precision
         self.images, self.labels = Tensor(images), labels
         self.optimizer = optim.SGD(self.model.parameters(), **SGD)
 
     def train(self) -> float:
         """One training step; the loss before it."""
+        import minires
         from minires.nn import functional as F
 
-        with at_precision(self.precision):
+        with minires.precision(self.precision):
             self.model.train()
             loss = F.cross_entropy(self.model(self.images), self.labels)
             self.optimizer.zero_grad()
@@ -41,9 +41,9 @@ class Minires:
 
     def infer(self) -> np.ndarray:
         """Logits in evaluation mode."""
-        from minires import no_grad
+        import minires
 
-        with at_precision(self.precision), no_grad():
+        with minires.precision(self.precision), minires.no_grad():
             self.model.eval()
             return self.model(self.images).numpy()
 
@@ -73,7 +73,7 @@ class PyTorch:
             model.load_state_dict({key: self.torch.from_numpy(np.array(array)) for key, array in state.items()})
         memory_format = getattr(self.torch, layout)
         self.model = model.to(memory_format=memory_format, dtype=getattr(self.torch, images.dtype.name))
-        self.call = self.torch.compile(self.model) if compiled else self.model
+        self.call = self.torch.compile(self.model, dynamic=False) if compiled else self.model
         nchw = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
         self.images = self.torch.from_numpy(nchw).to(memory_format=memory_format)
         self.labels = self.torch.from_numpy(labels)
@@ -94,29 +94,9 @@ class PyTorch:
         with self.torch.no_grad():
             return self.call(self.images).numpy()
 
-    def loss(self) -> float:
-        """The loss in training mode, without a step."""
-        self.model.train()
-        with self.torch.no_grad():
-            return self.torch.nn.functional.cross_entropy(self.call(self.images), self.labels).item()
-
     def weights(self) -> dict[str, np.ndarray]:
         """Copies of all parameters."""
         return {name: np.array(p.detach().numpy()) for name, p in self.model.named_parameters()}
-
-
-def at_precision(name: str) -> contextlib.AbstractContextManager[Any]:
-    """A block of code at minires' setting "fast" or "exact"."""
-    import minires
-
-    return minires.precision(name) if hasattr(minires, "precision") else contextlib.nullcontext()
-
-
-def default_precision() -> str:
-    """minires' own setting."""
-    import minires
-
-    return minires.get_precision() if hasattr(minires, "get_precision") else "exact"
 
 
 @functools.cache
@@ -137,9 +117,7 @@ def import_torch():
 
 
 def set_threads(count: int) -> None:
-    """As many threads for minires' kernels, for BLAS and for PyTorch, where they are loaded."""
-    import sys
-
+    """As many threads for minires' kernels, for BLAS and for PyTorch, as far as they are loaded."""
     if "minires" in sys.modules:
         from minires import threads
 
