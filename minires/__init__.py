@@ -15,6 +15,11 @@ from .autograd import is_grad_enabled as is_grad_enabled
 from .autograd import no_grad as no_grad
 from .errors import MiniresError as MiniresError
 from .gradcheck import gradcheck as gradcheck
+from .kernels import get_precision as get_precision
+from .kernels import get_tuning as get_tuning
+from .kernels import precision as precision
+from .kernels import set_precision as set_precision
+from .kernels import set_tuning as set_tuning
 from .ops import abs as abs
 from .ops import add as add
 from .ops import amax as amax

@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "threads": set(),
     "anomaly": {"device"},
     "convert": {"device"},
-    "kernels": {"memory", "threads", "device"},
+    "kernels": {"memory", "threads", "device", "environment", "__version__"},  # the latter two name the machine
     "autograd": {"anomaly", "kernels", "memory", "device"},
     "ops": {"autograd", "kernels", "device"},
     "inplace": {"ops", "autograd", "kernels", "convert", "device"},

@@ -1,7 +1,14 @@
 """Kernels: functions on raw arrays. `portable` defines what is right; the other folders hold faster variants."""
 
 from . import cpu as cpu
+from .choice import get_precision as get_precision
+from .choice import get_tuning as get_tuning
+from .choice import precision as precision
+from .choice import set_precision as set_precision
+from .choice import set_tuning as set_tuning
+from .choice import setting as setting
 from .dispatch import Accepts as Accepts
+from .dispatch import choices as choices
 from .dispatch import kernel as kernel
 from .dispatch import quiet as quiet
 from .dispatch import registry as registry
@@ -53,6 +60,7 @@ from .portable.norm import batch_norm_apply as batch_norm_apply
 from .portable.norm import batch_norm_eval as batch_norm_eval
 from .portable.norm import batch_norm_eval_grad as batch_norm_eval_grad
 from .portable.norm import batch_norm_grad as batch_norm_grad
+from .portable.norm import batch_norm_relu_grad as batch_norm_relu_grad
 from .portable.norm import batch_norm_statistics as batch_norm_statistics
 from .portable.norm import group_norm as group_norm
 from .portable.norm import group_norm_grad as group_norm_grad

@@ -1,8 +1,15 @@
 """The one place that decides which implementation of a kernel runs.
 
 A kernel is a function on raw arrays. Its portable version, marked `@kernel`, is what callers call and what defines
-the right result; a faster version for some arrays registers with `@variant` under the same signature. On a call the
-first variant that accepts the arguments runs, else the portable one.
+the right result; a faster version for some arrays registers with `@variant` under the same signature. On a call:
+
+1. A variant that `use` forces runs, or raises if it cannot take the arguments.
+2. Else the candidates are the variants that accept the arrays, that suit the arguments, and that the precision setting
+   allows. One runs; where there is none, the portable version does.
+3. Of several the fastest runs: the one that was measured to be if measuring is on (`choice.py`), else the one that
+   estimates the least time, the earlier registered of equals.
+
+The choice is remembered for all calls with arguments of the same kind.
 
 float16 is storage only: its sums overflow at 65,504 and lose their digits long before. Where no variant takes such
 arrays the kernel runs on float32 copies of them, and what it returns is rounded to float16 once.
@@ -17,15 +24,19 @@ from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
+from .. import threads
 from ..device import check_one_device, device_of
 from ..errors import ArgumentError
+from . import choice
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+REMEMBERED = 1024  # kinds of arguments that a kernel remembers its choice for; then it forgets, and begins again
 
 
 @dataclass(frozen=True)
@@ -45,13 +56,81 @@ class Accepts:
         )
 
 
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "dtype") and hasattr(value, "shape")
+
+
+def _arrays(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
+    return [value for value in (*args, *kwargs.values()) if _is_array(value)]
+
+
+def _is_half(value: Any) -> bool:
+    return getattr(value, "dtype", None) == np.float16
+
+
+def _seen(value: Any) -> Any:
+    """What a choice may depend on: of an array its kind alone."""
+    if type(value) is np.ndarray:  # first, since most are
+        return value.dtype, value.shape, value.flags.c_contiguous, "cpu"
+    if _is_array(value):
+        return value.dtype, value.shape, value.flags.c_contiguous, device_of(value)
+    return value
+
+
+def _described(seen: Any) -> str:
+    if not (isinstance(seen, tuple) and seen and isinstance(seen[0], np.dtype)):
+        return repr(seen)
+    dtype, shape, contiguous, device = seen
+    return f"{dtype} {shape} on {device}{'' if contiguous else ', not contiguous'}"
+
+
+def _narrowed(result: Any) -> Any:
+    if isinstance(result, tuple):  # a named one holds statistics, which stay float32: a variance soon exceeds 65,504
+        return result if hasattr(result, "_fields") else tuple(_narrowed(part) for part in result)
+    return result.astype(np.float16) if getattr(result, "dtype", None) == np.float32 else result
+
+
 @dataclass(frozen=True)
 class Variant:
-    """One implementation of a kernel, and what it accepts."""
+    """One implementation of a kernel, and what it is for."""
 
     name: str
     function: Callable[..., Any]
     accepts: Accepts | None = None  # None: everything
+    suits: Callable[..., bool] | None = None  # None: whatever it accepts
+    cost: Callable[..., float] | None = None  # None: 0
+    precision: str = "exact"
+
+    def takes(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+        """Whether it can compute these arguments."""
+        accepted = self.accepts is None or self.accepts(_arrays(args, kwargs))
+        return accepted and (self.suits is None or self.suits(*args, **kwargs))
+
+    def requirement(self) -> str:
+        """What it takes, in words: what it accepts, and the first line of what `suits` says of itself."""
+        says = [(inspect.getdoc(self.suits) or "what its suits() takes").splitlines()[0]] if self.suits else []
+        return "; ".join([str(self.accepts or "everything"), *says])
+
+
+class Settings(NamedTuple):
+    """What a choice depends on beside the arguments."""
+
+    forced: str | None
+    precision: str
+    threads: int
+    tuner: choice.Tuner | None
+
+
+class Decision(NamedTuple):
+    """What runs for arguments of one kind, how it was found, and the seconds of each candidate if there were several.
+
+    `function` is the variant's, or for float16 in the portable version one that widens.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    how: str
+    seconds: Mapping[str, float]
 
 
 @dataclass
@@ -61,6 +140,11 @@ class Kernel:
     name: str
     portable: Variant
     variants: list[Variant] = field(default_factory=list)
+    remembered: dict[Any, Decision] = field(default_factory=dict)
+
+    @property
+    def in_place(self) -> bool:
+        return self.name.endswith("_")
 
     def find(self, name: str) -> Variant:
         """The implementation of a name. Raises ArgumentError for an unknown one."""
@@ -71,21 +155,75 @@ class Kernel:
         names = ", ".join(v.name for v in implementations)
         raise ArgumentError(f"kernel {self.name} has no variant {name!r}: it has {names}")
 
-    def choose(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Variant:
-        """The implementation that runs for these arguments. Raises DeviceError for arrays of two devices."""
-        arrays = [a for a in (*args, *kwargs.values()) if hasattr(a, "dtype") and hasattr(a, "shape")]
-        check_one_device(self.name, arrays)
+    def choose(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Decision:
+        """What runs for these arguments. Raises DeviceError for arrays of two devices.
+
+        It is found once for each key: nothing may decide that the key does not hold.
+        """
         forced = _forced.get()
-        wanted = forced.get(self.name, forced.get(""))
-        if wanted is not None:
-            chosen = self.find(wanted)
-            if chosen.accepts and not chosen.accepts(arrays):
-                given = ", ".join(f"{a.dtype} {a.shape} on {device_of(a)}" for a in arrays)
-                raise ArgumentError(
-                    f"kernel {self.name}: variant {wanted!r} was forced, but takes {chosen.accepts}, not {given}"
+        wanted = forced.get(self.name, forced.get("")) if forced else None
+        settings = wanted, choice.get_precision(), threads.get_num_threads(), choice.get_tuner()
+        key = settings, tuple(kwargs), *map(_seen, args), *map(_seen, kwargs.values())
+        remembered = self.remembered
+        try:
+            return remembered[key]
+        except KeyError:
+            decision = self._decide(key, args, kwargs)
+        except TypeError:  # an argument without a hash, such as a list
+            return self._decide(key, args, kwargs)
+        if not (choice.get_tuner() and threads.is_nested()):  # where nothing is measured: outside it may be
+            if len(remembered) >= REMEMBERED:
+                remembered.clear()
+            remembered[key] = decision
+        return decision
+
+    def candidates(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], precision: str) -> list[Variant]:
+        """The variants that may run for these arguments."""
+        allowed = (v for v in self.variants if v.precision == "exact" or precision == "fast")
+        return [v for v in allowed if v.takes(args, kwargs)]
+
+    def _decide(self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Decision:
+        settings, arrays = Settings(*key[0]), _arrays(args, kwargs)
+        check_one_device(self.name, arrays)
+        seconds: Mapping[str, float] | None = None
+        if settings.forced is not None:
+            chosen, how = self.find(settings.forced), "forced"
+            if not chosen.takes(args, kwargs):
+                given = ", ".join(_described(_seen(value)) for value in (*args, *kwargs.values()) if value is not None)
+                takes = f"variant {chosen.name!r} was forced, but takes {chosen.requirement()}"
+                raise ArgumentError(f"kernel {self.name}: {takes}, not {given}")
+        elif len(candidates := self.candidates(args, kwargs, settings.precision)) < 2:
+            chosen, how = next(iter(candidates), self.portable), "only"
+        else:
+            if settings.tuner and not self.in_place:
+                title = (
+                    f"{self.name}({self.arguments(key)}), precision {settings.precision}, {settings.threads} threads"
                 )
-            return chosen
-        return next((v for v in self.variants if v.accepts is None or v.accepts(arrays)), self.portable)
+                calls = {v.name: functools.partial(v.function, *args, **kwargs) for v in candidates}
+                seconds = settings.tuner.times(title, calls)
+            how = "measured" if seconds else "estimated"
+            seconds = seconds or {v.name: v.cost(*args, **kwargs) if v.cost else 0.0 for v in candidates}
+            chosen = self.find(choice.fastest(seconds) if how == "measured" else min(seconds, key=seconds.__getitem__))
+        widen = chosen is self.portable and any(map(_is_half, arrays))
+        return Decision(chosen.name, self._in_float32 if widen else chosen.function, how, seconds or {})
+
+    def arguments(self, key: Any) -> str:
+        """The arguments that a key stands for, in words."""
+        _, names, *values = key
+        positional = list(inspect.signature(self.portable.function).parameters)[: len(values) - len(names)]
+        given = dict(zip((*positional, *names), values, strict=True))
+        return ", ".join(f"{name}={_described(value)}" for name, value in given.items())
+
+    def _in_float32(self, *args: Any, **kwargs: Any) -> Any:
+        """The kernel, on float32 copies of float16 arrays; one that works in place has its writes copied back."""
+        given = [*args, *kwargs.values()]
+        wide = [value.astype(np.float32) if _is_half(value) else value for value in given]
+        args, kwargs = tuple(wide[: len(args)]), dict(zip(kwargs, wide[len(args) :], strict=True))
+        result = self.choose(args, kwargs).function(*args, **kwargs)
+        for array, written in zip(given, wide, strict=True):
+            if self.in_place and _is_half(array) and getattr(array.flags, "writeable", True):  # a gradient may not be
+                array[...] = written
+        return _narrowed(result)
 
 
 registry: dict[str, Kernel] = {}
@@ -98,41 +236,29 @@ def kernel(portable: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(portable)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        chosen = entry.choose(args, kwargs)
-        if chosen is entry.portable and any(map(_is_half, (*args, *kwargs.values()))):
-            return _in_float32(call, args, kwargs, in_place=entry.name.endswith("_"))
-        return chosen.function(*args, **kwargs)
+        return entry.choose(args, kwargs).function(*args, **kwargs)
 
     return call
 
 
-def _is_half(value: Any) -> bool:
-    return getattr(value, "dtype", None) == np.float16
-
-
-def _in_float32(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], in_place: bool) -> Any:
-    """The kernel once more, on float32 copies of float16 arrays; one that works in place has its writes copied back."""
-    given = [*args, *kwargs.values()]
-    wide = [value.astype(np.float32) if _is_half(value) else value for value in given]
-    result = call(*wide[: len(args)], **dict(zip(kwargs, wide[len(args) :], strict=True)))
-    for array, written in zip(given, wide, strict=True):
-        if in_place and _is_half(array) and getattr(array.flags, "writeable", True):  # a gradient may be read-only
-            array[...] = written
-    return _narrowed(result)
-
-
-def _narrowed(result: Any) -> Any:
-    if isinstance(result, tuple):  # a named one holds statistics, which stay float32: a variance soon exceeds 65,504
-        return result if hasattr(result, "_fields") else tuple(_narrowed(part) for part in result)
-    return result.astype(np.float16) if getattr(result, "dtype", None) == np.float32 else result
-
-
-def variant(of: Callable[P, R], accepts: Accepts) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def variant(
+    of: Callable[P, R],
+    accepts: Accepts,
+    *,
+    suits: Callable[..., bool] | None = None,
+    cost: Callable[..., float] | None = None,
+    precision: str = "exact",
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Register `<kernel>_<variant>` as the variant of that name of kernel `of`.
+
+    `suits` and `cost` get the kernel's arguments: whether the variant can take them (beyond `accepts`), and about how
+    many seconds it needs. They may look at shapes, dtypes, contiguity and at what is no array. The first line of
+    `suits`'s docstring tells users what the variant takes. `precision="fast"` keeps it from "exact" runs.
 
     Raises ArgumentError, at import, if the name or the signature is not the kernel's.
     """
     entry = registry[of.__name__]
+    choice.check_precision(precision, f"variant of {entry.name}")
 
     def register(function: Callable[P, R]) -> Callable[P, R]:
         prefix = f"{entry.name}_"
@@ -141,10 +267,27 @@ def variant(of: Callable[P, R], accepts: Accepts) -> Callable[[Callable[P, R]], 
             raise ArgumentError(
                 f"{function.__name__}{inspect.signature(function)} is no variant of {entry.name}{inspect.signature(of)}"
             )
-        entry.variants.append(Variant(function.__name__.removeprefix(prefix), function, accepts))
+        name = function.__name__.removeprefix(prefix)
+        entry.variants.append(Variant(name, function, accepts, suits, cost, precision))
+        entry.remembered = {}
         return function
 
     return register
+
+
+def choices() -> list[choice.Choice]:
+    """What was chosen so far in this process, call by call of a new kind; see `choice.Choice`."""
+    rows = []
+    for entry in list(registry.values()):
+        for key, decision in entry.remembered.copy().items():
+            settings = Settings(*key[0])
+            rows.append(
+                choice.Choice(
+                    entry.name, entry.arguments(key), settings.precision, settings.threads,
+                    decision.name, decision.how, decision.seconds,
+                )
+            )  # fmt: skip
+    return rows
 
 
 @contextlib.contextmanager

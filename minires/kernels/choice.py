@@ -1,0 +1,241 @@
+"""What decides between several variants of a kernel: the precision that is asked for, and measurements.
+
+Measuring is off until `set_tuning` (or MINIRES_TUNE=1) turns it on; until then estimates decide, which are the same
+in every run. `dispatch.py` asks here, and remembers the answers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import statistics
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import threads
+from ..errors import ArgumentError
+from ..files import publish
+
+PRECISIONS = ("exact", "fast")
+ROUNDS = 5  # timed calls of a candidate, after one that is not
+SLOWER = 2  # a candidate this many times slower than the best in the first round is out
+NOISE = 0.03  # candidates within this share of the best time count as equally fast
+MOST = 2048  # measurements in a process: arguments that are new at each call (a seed) must not be measured for ever
+FORMAT = "minires kernel times 1"
+
+
+class Choice(NamedTuple):
+    """What runs for one set of arguments: a row of the table that `kernels.choices()` returns."""
+
+    kernel: str
+    arguments: str
+    precision: str
+    threads: int
+    variant: str
+    how: str  # "only", "forced", "estimated" or "measured"
+    seconds: Mapping[str, float]  # of each candidate, as estimated or measured
+
+
+def check_precision(precision: str, source: str) -> str:
+    """`precision`, if it is one; else ArgumentError that begins with `source`."""
+    if precision not in PRECISIONS:
+        raise ArgumentError(f"{source}: the precision is 'exact' or 'fast', not {precision!r}")
+    return precision
+
+
+def set_precision(precision: str) -> None:
+    """Which convolutions the whole process may use from now on, where no `precision` block says otherwise.
+
+    "exact": only what is as near to the true result as a plain sum of products in float32. "fast", the default: also
+    Winograd's F(4x4, 3x3), whose results are within 1e-4 (largest error) and 5e-6 (rms) of the output's rms. Starts as
+    MINIRES_PRECISION. Raises ArgumentError for any other name.
+    """
+    global _everywhere
+    _everywhere = check_precision(precision, "set_precision")
+
+
+def get_precision() -> str:
+    """The precision that holds here: "exact" or "fast"."""
+    return _here.get() or _everywhere
+
+
+@contextlib.contextmanager
+def precision(name: str) -> Iterator[None]:
+    """The precision within a `with` block or a decorated function. Threads do not see each other's."""
+    token = _here.set(check_precision(name, "precision"))
+    try:
+        yield
+    finally:
+        _here.reset(token)
+
+
+_everywhere = check_precision(os.environ.get("MINIRES_PRECISION") or "fast", "MINIRES_PRECISION")
+_here: ContextVar[str | None] = ContextVar("precision", default=None)
+
+
+def fastest(seconds: Mapping[str, float]) -> str:
+    """The name with the least time; among those that differ by no more than noise, the first."""
+    limit = min(seconds.values()) * (1 + NOISE)
+    return next(name for name, value in seconds.items() if value <= limit)
+
+
+def measure(calls: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+    """Median seconds of each call, made in turns, so that what disturbs the machine disturbs all of them."""
+    for call in calls.values():
+        call()
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    racing = dict(calls)
+    for turn in range(ROUNDS):
+        for name, call in racing.items():
+            start = time.perf_counter()
+            call()
+            times[name].append(time.perf_counter() - start)
+        if turn == 0:
+            limit = SLOWER * min(values[0] for values in times.values())
+            racing = {name: call for name, call in racing.items() if times[name][0] <= limit}
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+Times = dict[str, dict[str, float]]  # a kernel's name and arguments -> variant -> seconds
+
+
+class Tuner:
+    """Measurements of this process, shared with others by a file if one is named."""
+
+    def __init__(self, cache: Path | None = None) -> None:
+        self.cache = cache
+        self.lock = threading.RLock()  # a candidate may itself call kernels that are to be measured
+        self.measured: Times | None = None  # nothing is read before the first kernel asks
+        self.count = 0
+
+    def times(self, key: str, calls: Mapping[str, Callable[[], object]]) -> Mapping[str, float] | None:
+        """Seconds of each call, measured now if they are not known. None where that may not be done here.
+
+        Blocks that `threads.share` runs are not the place: the other threads are busy with their own.
+        """
+        with contextlib.nullcontext() if threads.is_nested() else self.lock:
+            if self.measured is None:
+                self.measured = self._read().get(_machine(), {}) if self.cache is not None else {}
+            known = self.measured.get(key)
+            if known is not None and known.keys() == calls.keys():
+                return {name: known[name] for name in calls}
+            if threads.is_nested() or self.count >= MOST:
+                return None
+            self.count += 1
+            self.measured[key] = seconds = measure(calls)
+            if self.cache is not None:
+                self._write()
+            return seconds
+
+    def _read(self) -> dict[str, Times]:
+        """What the file holds, by machine. A file that is none of ours is told of once, and then left alone."""
+        assert self.cache is not None
+        try:
+            content = json.loads(self.cache.read_bytes())
+            if content["format"] != FORMAT:
+                raise ValueError(f"its format is {content['format']!r}, not {FORMAT!r}")
+            return {
+                str(machine): {
+                    key: {name: _seconds(value) for name, value in times.items()} for key, times in known.items()
+                }
+                for machine, known in content["machines"].items()
+            }
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            self._give_up(f"is no file of kernel times: {type(error).__name__}: {error}")
+            return {}
+
+    def _write(self) -> None:
+        """Add what was measured to what others have written since: the file is replaced whole."""
+        here = _machine()
+        machines = self._read()
+        if self.cache is None:
+            return
+        self.measured = machines.get(here, {}) | (self.measured or {})
+        text = json.dumps({"format": FORMAT, "machines": machines | {here: self.measured}}, indent=1)
+        temporary = self.cache.with_name(f".{self.cache.name}.{os.getpid()}.tmp")
+        try:
+            self.cache.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                file.write(text.encode())
+                publish(file, self.cache)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            self._give_up(f"cannot be written: {error}")
+
+    def _give_up(self, reason: str) -> None:
+        path, self.cache = self.cache, None
+        warnings.warn(f"{path} {reason}; kernels are measured without it", RuntimeWarning, stacklevel=2)
+
+
+def _seconds(value: Any) -> float:
+    if not (isinstance(value, float) and math.isfinite(value)):
+        raise ValueError(f"{value!r} is no time in seconds")
+    return value
+
+
+def _machine() -> str:
+    """What measured times hold for."""
+    from .. import __version__, environment
+
+    parts = environment.processor(), f"{threads.available()} cores", f"minires {__version__}", f"NumPy {np.__version__}"
+    return ", ".join((*parts, environment.blas().partition(",")[0]))
+
+
+def set_tuning(on: bool, cache: str | os.PathLike[str] | None = None) -> None:
+    """Measure from now on, in the whole process, which variant of a kernel is the fastest for its arguments, or stop.
+
+    The first call with new arguments runs each candidate a few times; the fastest is remembered, and written to
+    `cache` if a file is named, where the next process on the same machine finds it. Kernels that work in place are not
+    measured. Starts as MINIRES_TUNE=1 and MINIRES_TUNE_CACHE=PATH say. Results may differ in their last digits from a
+    run that chose otherwise. Raises ArgumentError for a cache without measuring.
+    """
+    global _tuner
+    if cache is not None and not on:
+        raise ArgumentError(
+            "set_tuning: a cache is of use only where kernels are measured: set_tuning(True, cache=...)"
+        )
+    _tuner = Tuner(None if cache is None else Path(cache).absolute()) if on else None
+
+
+def get_tuning() -> bool:
+    """Whether kernels are measured."""
+    return get_tuner() is not None
+
+
+def get_tuner() -> Tuner | None:
+    """Who measures, if anybody does."""
+    return _tuner
+
+
+def setting() -> str:
+    """What a run's header says of the choice of kernels: "precision fast", or "precision fast, kernels measured"."""
+    return f"precision {get_precision()}{', kernels measured' if get_tuning() else ''}"
+
+
+def _from_environment() -> Tuner | None:
+    on, cache = os.environ.get("MINIRES_TUNE", ""), os.environ.get("MINIRES_TUNE_CACHE", "")
+    if on not in ("", "0", "1"):
+        raise ArgumentError(f"MINIRES_TUNE must be 0 or 1, not {on!r}")
+    return Tuner(Path(cache).absolute() if cache else None) if on == "1" or (cache and not on) else None
+
+
+def _after_fork() -> None:
+    """Whoever measured when the process was forked does not go on in the child."""
+    if _tuner is not None:
+        _tuner.lock = threading.RLock()
+
+
+_tuner = _from_environment()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
