@@ -31,7 +31,7 @@ from benchmarks.checking import EXACT, FAST, Error
 from benchmarks.report import Row, Work
 from benchmarks.timing import SETTLE, interleaved
 from minires import environment, threads, training
-from minires.kernels import precision, registry
+from minires.kernels import get_precision, precision, registry
 
 BOUNDS = {"exact": EXACT, "fast": FAST}  # of the error of minires's own variants, by their precision
 Cases = Callable[[np.random.Generator], Iterable[Sequence[Any]]]  # arguments of a kernel, of odd shapes, float32
@@ -206,23 +206,16 @@ class Run(contextlib.AbstractContextManager["Run"]):
         memory. A kernel that works in place is checked on copies, and timed on copies of its own, which it goes on
         changing.
         """
-        chosen = registry[kernel].choose(tuple(args), {}).name
+        entry, args = registry[kernel], tuple(args)
+        chosen = entry.choose(args, {}).name
         right = checking.reference(kernel, args) if reference is None else list(reference())
         contenders = dict(peers or {})
-        for v in applicable(kernel, args, self.args.precision):
+        for v in (entry.portable, *entry.candidates(args, {}, get_precision())):
             if not self.args.variants or v.name in self.args.variants:
                 contenders[v.name] = _contender(kernel, v.function, args, v.name == chosen, BOUNDS[v.precision])
         if self.own and self.own[0] == kernel:
             contenders[self.args.kernel.rpartition(":")[2]] = _contender(kernel, self.own[1], args)
         return self.measure(kernel, shape, contenders, work, lambda: right)
-
-
-def applicable(kernel: str, args: Sequence[Any], precision: str) -> list[Any]:
-    """The implementations of a kernel that may run for these arguments at a precision, the portable one first."""
-    entry = registry[kernel]
-    arrays = [a for a in args if isinstance(a, np.ndarray)]
-    variants = [v for v in entry.variants if v.precision == "exact" or precision == "fast"]
-    return [entry.portable, *(v for v in variants if v.takes(arrays, tuple(args), {}))]
 
 
 def _contender(

@@ -21,8 +21,8 @@ def interleaved(
 
     In its turn a contender is called for `settle` seconds that do not count, in which the threads of the one before
     fall asleep and its own wake up; then once, or as often as it takes to fill `least` seconds, whose mean counts. So
-    short calls find their data in the cache. Before a call ten times as long, `settle` is slept instead: for a while after
-    that two threads may share a core, which such a call does not feel.
+    short calls find their data in the cache. Before a call ten times as long, `settle` is slept instead: then two
+    threads may share a core for a while, which so long a call does not feel.
     """
     times: dict[str, list[float]] = {name: [] for name in contenders}
     last = dict.fromkeys(contenders, 0.0)
