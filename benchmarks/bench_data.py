@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.bench_step import import_torch
+from benchmarks.steps import import_torch
 from benchmarks.timing import interleaved, spread
 from minires import data, environment, training
 from minires.errors import ArgumentError, DataError

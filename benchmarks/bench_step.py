@@ -139,7 +139,9 @@ def measure(run: harness.Run, args: argparse.Namespace, model: models.ResNet, ba
     if args.scaling:
         counts = thread_counts()
         calls = {
-            f"{name}, {n}": functools.partial(with_threads, n, call) for name, call in calls.items() for n in counts
+            f"{name}, {n} threads": functools.partial(with_threads, n, call)
+            for name, call in calls.items()
+            for n in counts
         }
         off, step = {}, f"{step}, threads"
     shape = f"{args.model}, 32x32 images, batch {batch}"
@@ -215,7 +217,7 @@ def speed_ups(rows: Sequence[Row], counts: int) -> None:
     for first in range(0, len(rows), counts):
         for row in rows[first + 1 : first + counts]:
             row.extra["speed-up"] = rows[first].median / row.median
-            print(f"  {row.contender} over 1 thread: {row.extra['speed-up']:.2f}")
+            print(f"  {row.contender} over 1: {row.extra['speed-up']:.2f}")
 
 
 def ratios(what: str, values: Mapping[str, float], better: Callable[[Iterable[float]], float]) -> None:
