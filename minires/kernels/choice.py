@@ -37,12 +37,10 @@ class Choice(NamedTuple):
     """What runs for one set of arguments: a row of the table that `kernels.choices()` returns."""
 
     kernel: str
-    arguments: str
-    precision: str
-    threads: int
+    call: str  # its arguments, the precision and the threads
     variant: str
-    how: str  # "only", "forced", "estimated" or "measured"
-    seconds: Mapping[str, float]  # of each candidate, as estimated or measured
+    how: str  # "only" (one candidate), "forced", "estimated" or "measured"
+    seconds: Mapping[str, float]  # of each candidate, where there were several
 
 
 def check_precision(precision: str, source: str) -> str:
@@ -113,28 +111,32 @@ class Tuner:
 
     def __init__(self, cache: Path | None = None) -> None:
         self.cache = cache
-        self.lock = threading.RLock()  # a candidate may itself call kernels that are to be measured
         self.measured: Times | None = None  # nothing is read before the first kernel asks
         self.count = 0
 
-    def times(self, key: str, calls: Mapping[str, Callable[[], object]]) -> Mapping[str, float] | None:
-        """Seconds of each call, measured now if they are not known. None where that may not be done here.
+    def times(self, key: str, calls: Mapping[str, Callable[[], object]]) -> dict[str, float] | None:
+        """Seconds of each call, measured now if they are not known; None where that may not be done.
 
-        Blocks that `threads.share` runs are not the place: the other threads are busy with their own.
+        Blocks that `threads.share` runs are not the place: the other threads are busy with blocks of their own.
         """
-        with contextlib.nullcontext() if threads.is_nested() else self.lock:
+        if threads.is_nested():
+            return self._known(key, calls)
+        with _one_at_a_time:
             if self.measured is None:
-                self.measured = self._read().get(_machine(), {}) if self.cache is not None else {}
-            known = self.measured.get(key)
-            if known is not None and known.keys() == calls.keys():
-                return {name: known[name] for name in calls}
-            if threads.is_nested() or self.count >= MOST:
-                return None
-            self.count += 1
-            self.measured[key] = seconds = measure(calls)
-            if self.cache is not None:
-                self._write()
+                self.measured = {} if self.cache is None else self._read().get(_machine(), {})
+            seconds = self._known(key, calls)
+            if seconds is None and self.count < MOST:
+                self.count += 1
+                seconds = measure(calls)
+                self.measured[key] = seconds  # not in one line with the above: measuring may file others' times
+                if self.cache is not None:
+                    self._write()
             return seconds
+
+    def _known(self, key: str, calls: Mapping[str, object]) -> dict[str, float] | None:
+        """What is filed for these very candidates; a variant that is new or gone asks for a new measurement."""
+        seconds = (self.measured or {}).get(key, {})
+        return {name: seconds[name] for name in calls} if seconds.keys() == calls.keys() else None
 
     def _read(self) -> dict[str, Times]:
         """What the file holds, by machine. A file that is none of ours is told of once, and then left alone."""
@@ -231,11 +233,14 @@ def _from_environment() -> Tuner | None:
 
 
 def _after_fork() -> None:
-    """Whoever measured when the process was forked does not go on in the child."""
-    if _tuner is not None:
-        _tuner.lock = threading.RLock()
+    """Whoever was measuring when the process was forked does not go on in the child."""
+    global _one_at_a_time
+    _one_at_a_time = threading.RLock()
 
 
 _tuner = _from_environment()
+_one_at_a_time = (
+    threading.RLock()
+)  # the same thread may come again: a candidate may call kernels that are measured, too
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)

@@ -56,40 +56,6 @@ class Accepts:
         )
 
 
-def _is_array(value: Any) -> bool:
-    return hasattr(value, "dtype") and hasattr(value, "shape")
-
-
-def _arrays(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
-    return [value for value in (*args, *kwargs.values()) if _is_array(value)]
-
-
-def _is_half(value: Any) -> bool:
-    return getattr(value, "dtype", None) == np.float16
-
-
-def _seen(value: Any) -> Any:
-    """What a choice may depend on: of an array its kind alone."""
-    if type(value) is np.ndarray:  # first, since most are
-        return value.dtype, value.shape, value.flags.c_contiguous, "cpu"
-    if _is_array(value):
-        return value.dtype, value.shape, value.flags.c_contiguous, device_of(value)
-    return value
-
-
-def _described(seen: Any) -> str:
-    if not (isinstance(seen, tuple) and seen and isinstance(seen[0], np.dtype)):
-        return repr(seen)
-    dtype, shape, contiguous, device = seen
-    return f"{dtype} {shape} on {device}{'' if contiguous else ', not contiguous'}"
-
-
-def _narrowed(result: Any) -> Any:
-    if isinstance(result, tuple):  # a named one holds statistics, which stay float32: a variance soon exceeds 65,504
-        return result if hasattr(result, "_fields") else tuple(_narrowed(part) for part in result)
-    return result.astype(np.float16) if getattr(result, "dtype", None) == np.float32 else result
-
-
 @dataclass(frozen=True)
 class Variant:
     """One implementation of a kernel, and what it is for."""
@@ -112,25 +78,14 @@ class Variant:
         return "; ".join([str(self.accepts or "everything"), *says])
 
 
-class Settings(NamedTuple):
-    """What a choice depends on beside the arguments."""
-
-    forced: str | None
-    precision: str
-    threads: int
-    tuner: choice.Tuner | None
-
-
 class Decision(NamedTuple):
-    """What runs for arguments of one kind, how it was found, and the seconds of each candidate if there were several.
-
-    `function` is the variant's, or for float16 in the portable version one that widens.
-    """
+    """What runs for arguments of one kind, and why."""
 
     name: str
-    function: Callable[..., Any]
-    how: str
-    seconds: Mapping[str, float]
+    function: Callable[..., Any]  # the implementation, or for float16 in the portable one what widens its arguments
+    how: str  # "only", "forced", "estimated" or "measured"
+    seconds: Mapping[str, float]  # of each candidate, where there were several
+    lasts: bool  # whether it may be remembered
 
 
 @dataclass
@@ -141,10 +96,6 @@ class Kernel:
     portable: Variant
     variants: list[Variant] = field(default_factory=list)
     remembered: dict[Any, Decision] = field(default_factory=dict)
-
-    @property
-    def in_place(self) -> bool:
-        return self.name.endswith("_")
 
     def find(self, name: str) -> Variant:
         """The implementation of a name. Raises ArgumentError for an unknown one."""
@@ -164,55 +115,61 @@ class Kernel:
         wanted = forced.get(self.name, forced.get("")) if forced else None
         settings = wanted, choice.get_precision(), threads.get_num_threads(), choice.get_tuner()
         key = settings, tuple(kwargs), *map(_seen, args), *map(_seen, kwargs.values())
-        remembered = self.remembered
+        remembered: dict[Any, Decision] | None = self.remembered
         try:
-            return remembered[key]
-        except KeyError:
-            decision = self._decide(key, args, kwargs)
+            decision = remembered.get(key)
         except TypeError:  # an argument without a hash, such as a list
-            return self._decide(key, args, kwargs)
-        if not (choice.get_tuner() and threads.is_nested()):  # where nothing is measured: outside it may be
-            if len(remembered) >= REMEMBERED:
-                remembered.clear()
-            remembered[key] = decision
+            decision = remembered = None
+        if decision is None:
+            decision = self._decide(key, args, kwargs)
+            if remembered is not None and decision.lasts:
+                if len(remembered) >= REMEMBERED:
+                    remembered.clear()
+                remembered[key] = decision
         return decision
 
     def candidates(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], precision: str) -> list[Variant]:
-        """The variants that may run for these arguments."""
+        """The variants that may run for these arguments, in the order in which they were registered."""
         allowed = (v for v in self.variants if v.precision == "exact" or precision == "fast")
         return [v for v in allowed if v.takes(args, kwargs)]
 
     def _decide(self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Decision:
-        settings, arrays = Settings(*key[0]), _arrays(args, kwargs)
+        (wanted, precision, _, tuner), arrays = key[0], _arrays(args, kwargs)
         check_one_device(self.name, arrays)
         seconds: Mapping[str, float] | None = None
-        if settings.forced is not None:
-            chosen, how = self.find(settings.forced), "forced"
-            if not chosen.takes(args, kwargs):
-                given = ", ".join(_described(_seen(value)) for value in (*args, *kwargs.values()) if value is not None)
-                takes = f"variant {chosen.name!r} was forced, but takes {chosen.requirement()}"
-                raise ArgumentError(f"kernel {self.name}: {takes}, not {given}")
-        elif len(candidates := self.candidates(args, kwargs, settings.precision)) < 2:
+        lasts = True
+        if wanted is not None:
+            chosen, how = self._forced(wanted, args, kwargs), "forced"
+        elif len(candidates := self.candidates(args, kwargs, precision)) < 2:
             chosen, how = next(iter(candidates), self.portable), "only"
         else:
-            if settings.tuner and not self.in_place:
-                title = (
-                    f"{self.name}({self.arguments(key)}), precision {settings.precision}, {settings.threads} threads"
-                )
+            if tuner is not None and not self.name.endswith("_"):  # in place, each trial would change the arrays
                 calls = {v.name: functools.partial(v.function, *args, **kwargs) for v in candidates}
-                seconds = settings.tuner.times(title, calls)
-            how = "measured" if seconds else "estimated"
-            seconds = seconds or {v.name: v.cost(*args, **kwargs) if v.cost else 0.0 for v in candidates}
-            chosen = self.find(choice.fastest(seconds) if how == "measured" else min(seconds, key=seconds.__getitem__))
+                seconds = tuner.times(self.describe(key), calls)
+                lasts = not threads.is_nested()  # where nothing is measured
+            if seconds is not None:
+                chosen, how = self.find(choice.fastest(seconds)), "measured"
+            else:
+                seconds = {v.name: v.cost(*args, **kwargs) if v.cost else 0.0 for v in candidates}
+                chosen, how = self.find(min(seconds, key=seconds.__getitem__)), "estimated"
         widen = chosen is self.portable and any(map(_is_half, arrays))
-        return Decision(chosen.name, self._in_float32 if widen else chosen.function, how, seconds or {})
+        return Decision(chosen.name, self._in_float32 if widen else chosen.function, how, seconds or {}, lasts)
 
-    def arguments(self, key: Any) -> str:
-        """The arguments that a key stands for, in words."""
-        _, names, *values = key
+    def _forced(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Variant:
+        chosen = self.find(name)
+        if not chosen.takes(args, kwargs):
+            given = ", ".join(_described(_seen(value)) for value in (*args, *kwargs.values()) if value is not None)
+            takes = f"variant {name!r} was forced, but takes {chosen.requirement()}"
+            raise ArgumentError(f"kernel {self.name}: {takes}, not {given}")
+        return chosen
+
+    def describe(self, key: Any) -> str:
+        """The call that a key stands for, in words: what measurements are filed under."""
+        (_, precision, count, _), names, *values = key
         positional = list(inspect.signature(self.portable.function).parameters)[: len(values) - len(names)]
-        given = dict(zip((*positional, *names), values, strict=True))
-        return ", ".join(f"{name}={_described(value)}" for name, value in given.items())
+        given = zip((*positional, *names), values, strict=True)
+        arguments = ", ".join(f"{name}={_described(value)}" for name, value in given)
+        return f"{self.name}({arguments}), precision {precision}, {count} threads"
 
     def _in_float32(self, *args: Any, **kwargs: Any) -> Any:
         """The kernel, on float32 copies of float16 arrays; one that works in place has its writes copied back."""
@@ -221,7 +178,9 @@ class Kernel:
         args, kwargs = tuple(wide[: len(args)]), dict(zip(kwargs, wide[len(args) :], strict=True))
         result = self.choose(args, kwargs).function(*args, **kwargs)
         for array, written in zip(given, wide, strict=True):
-            if self.in_place and _is_half(array) and getattr(array.flags, "writeable", True):  # a gradient may not be
+            if (
+                self.name.endswith("_") and _is_half(array) and getattr(array.flags, "writeable", True)
+            ):  # a gradient may not be
                 array[...] = written
         return _narrowed(result)
 
@@ -275,21 +234,6 @@ def variant(
     return register
 
 
-def choices() -> list[choice.Choice]:
-    """What was chosen so far in this process, call by call of a new kind; see `choice.Choice`."""
-    rows = []
-    for entry in list(registry.values()):
-        for key, decision in entry.remembered.copy().items():
-            settings = Settings(*key[0])
-            rows.append(
-                choice.Choice(
-                    entry.name, entry.arguments(key), settings.precision, settings.threads,
-                    decision.name, decision.how, decision.seconds,
-                )
-            )  # fmt: skip
-    return rows
-
-
 @contextlib.contextmanager
 def use(variant: str | None = None, /, **kernels: str) -> Iterator[None]:
     """Force implementations within a block: `use("portable")` for all kernels, `use(conv2d="blocked")` for one.
@@ -316,3 +260,47 @@ def use(variant: str | None = None, /, **kernels: str) -> Iterator[None]:
 def quiet() -> np.errstate:
     """Overflow, division by zero and NaN are results here, as in PyTorch, not warnings: anomaly mode finds them."""
     return np.errstate(all="ignore")
+
+
+def choices() -> list[choice.Choice]:
+    """What runs, and why, for each kind of call so far, at the present setting of `set_tuning`."""
+    return [
+        choice.Choice(entry.name, entry.describe(key), decision.name, decision.how, dict(decision.seconds))
+        for entry in list(registry.values())
+        for key, decision in entry.remembered.copy().items()
+        if key[0][-1] is choice.get_tuner()
+    ]
+
+
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "dtype") and hasattr(value, "shape")
+
+
+def _arrays(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
+    return [value for value in (*args, *kwargs.values()) if _is_array(value)]
+
+
+def _is_half(value: Any) -> bool:
+    return getattr(value, "dtype", None) == np.float16
+
+
+def _seen(value: Any) -> Any:
+    """What a choice may depend on: of an array its kind alone."""
+    if type(value) is np.ndarray:  # first, since most are
+        return value.dtype, value.shape, value.flags.c_contiguous, "cpu"
+    if _is_array(value):
+        return value.dtype, value.shape, value.flags.c_contiguous, device_of(value)
+    return value
+
+
+def _described(seen: Any) -> str:
+    if not (isinstance(seen, tuple) and seen and isinstance(seen[0], np.dtype)):
+        return repr(seen)
+    dtype, shape, contiguous, device = seen
+    return f"{dtype} {shape} on {device}{'' if contiguous else ', not contiguous'}"
+
+
+def _narrowed(result: Any) -> Any:
+    if isinstance(result, tuple):  # a named one holds statistics, which stay float32: a variance soon exceeds 65,504
+        return result if hasattr(result, "_fields") else tuple(_narrowed(part) for part in result)
+    return result.astype(np.float16) if getattr(result, "dtype", None) == np.float32 else result
