@@ -33,18 +33,23 @@ def arguments() -> argparse.Namespace:
 
 
 def figure(width: float, height: float, title: str, run: Report) -> Any:
-    """A figure that needs no screen, whose foot says what it was measured on. Raises ArgumentError if it cannot be."""
+    """A figure that needs no screen, whose title says what it was measured on. Raises ArgumentError if it cannot be."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise ArgumentError("charts need matplotlib: pip install 'minires[examples]'") from None
     made = Figure(figsize=(width, height), layout="constrained")
-    made.suptitle(title, fontsize=13)
     f = run.fingerprint
     versions = f"NumPy {f['numpy']}" + (f", PyTorch {f['torch']}" if f["torch"] else "")
     measured = f"{f['processor']}, {f['threads']} threads, precision {f['precision']}, {versions}, commit {f['commit']}"
-    made.supxlabel(measured, fontsize=9, color="#555555")
+    made.suptitle(f"{title}\n{measured}", fontsize=11)
     return made
+
+
+def legend(made: Any, axes: Any) -> None:
+    """What the colours mean, below the pictures."""
+    handles, names = axes.get_legend_handles_labels()
+    made.legend(handles, names, loc="outside lower center", ncols=min(6, len(names)), frameon=False)
 
 
 def colours(rows: Sequence[Row]) -> dict[str, tuple[str, str]]:
@@ -81,11 +86,11 @@ def roofline(run: Report) -> Any:
         tidy(axes)
     gemm, copy = run.peaks.gemm / 1e9, run.peaks.copy / 1e9
     panels[0].set_ylabel("effective GFLOP/s")
-    panels[0].annotate(f"GEMM {gemm:.0f} GFLOP/s", (x[-1], gemm), ha="right", va="bottom", fontsize=9)
+    panels[0].annotate(f"GEMM {gemm:.0f} GFLOP/s", (x[0], gemm), va="center")
     panels[0].annotate(
-        f"copy {copy:.0f} GB/s", (x[0], roof[0]), xytext=(6, 14), textcoords="offset points", fontsize=9, rotation=0
+        f"copy {copy:.0f} GB/s", (x[0], roof[0]), xytext=(12, 0), textcoords="offset points", va="center"
     )
-    made.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=10)
+    legend(made, panels[0])
     return made
 
 
@@ -118,13 +123,13 @@ def ratios(run: Report) -> Any:
     for i, (name, of) in enumerate(found.items()):
         places = [cases.index(case) + (i + 0.5) * width - 0.4 for case in of]
         bars = axes.bar(places, list(of.values()), 0.92 * width, color=COLOURS[i % len(COLOURS)], label=name)
-        axes.bar_label(bars, fmt="%.2f", fontsize=8, rotation=90, padding=3)
+        axes.bar_label(bars, fmt="%.2f", fontsize=9, rotation=90, padding=3)
     axes.axhline(1, color="black", linewidth=1)
     axes.set_xticks(range(len(cases)), cases, rotation=30, ha="right")
     axes.set(ylabel="times as fast (above 1: minires)", ylim=(0, 1.18 * max(max(of.values()) for of in found.values())))
     tidy(axes)
     axes.grid(visible=False, axis="x")
-    made.legend(loc="outside upper right", ncols=len(found), frameon=False, fontsize=10)
+    legend(made, axes)
     return made
 
 
@@ -133,7 +138,7 @@ def speed(run: Report) -> Any:
     rows = [row for row in run.rows if row.items]
     names, styles = list(dict.fromkeys(row.name for row in rows)), colours(rows)
     batches = sorted({row.items for row in rows})
-    made = figure(max(7.0, 1.6 * len(batches) * len(names) + 2), 5.0, "Images a second over batch sizes", run)
+    made = figure(max(7.0, 1.5 * len(batches) * len(names)), 4.8, "Images a second over batch sizes", run)
     panels = made.subplots(1, len(names), squeeze=False)[0]
     width = 0.8 / len(styles)
     for axes, name in zip(panels, names, strict=True):
@@ -141,12 +146,12 @@ def speed(run: Report) -> Any:
             mine = [row for row in rows if (row.name, row.contender) == (name, who)]
             places = [batches.index(row.items) + (i + 0.5) * width - 0.4 for row in mine]
             bars = axes.bar(places, [row.items / row.median for row in mine], 0.92 * width, color=colour, label=who)
-            axes.bar_label(bars, fmt="%.0f", fontsize=8, padding=2)
+            axes.bar_label(bars, fmt="%.0f", fontsize=9, padding=2)
         axes.set_xticks(range(len(batches)), batches)
         axes.set(title=name, xlabel="batch", ylabel="images/s")
         tidy(axes)
         axes.grid(visible=False, axis="x")
-    made.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=10)
+    legend(made, panels[0])
     return made
 
 
