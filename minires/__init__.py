@@ -69,6 +69,8 @@ from .random import manual_seed as manual_seed
 from .random import set_rng_state as set_rng_state
 from .tensor import Tensor as Tensor
 from .tensor import tensor as tensor
+from .threads import get_num_threads as get_num_threads
+from .threads import set_num_threads as set_num_threads
 
 float16, float32, float64, int64 = _np.float16, _np.float32, _np.float64, _np.int64
 __version__ = "0.1.0"

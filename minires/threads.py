@@ -1,8 +1,8 @@
 """The threads that kernels share their blocks among: how many, and that nobody else takes more.
 
 NumPy gives up the interpreter's lock inside its loops and matrix products, so plain threads run them side by side.
-A kernel cuts its work into blocks and calls `share`. While any block runs, BLAS is held to one thread: the blocks are
-the parallel work, and a second layer of threads below would only fight over the same cores.
+A kernel cuts its work into blocks and calls `share`. While threads share blocks, BLAS is held to one thread: the blocks
+are the parallel work, and a second layer of threads below would only fight over the same cores.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ import itertools
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from contextvars import Context, copy_context
+from queue import SimpleQueue
+from typing import Any, ParamSpec, TypeVar
 
 from .errors import ArgumentError
 
+P = ParamSpec("P")
+R = TypeVar("R")
 T = TypeVar("T")
 
 
@@ -25,150 +28,219 @@ def available() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _from_environment() -> int:
-    value = os.environ.get("MINIRES_NUM_THREADS", "")
-    if not value:
-        return available()
-    if not (value.isdecimal() and int(value)):
-        raise ArgumentError(f"MINIRES_NUM_THREADS must be a number of at least 1, not {value!r}")
-    return int(value)
-
-
 class _Blas:
-    """NumPy's BLAS, whose number of threads is one for the whole process: whoever is last to leave sets it back."""
+    """NumPy's BLAS. Its number of threads is one for the whole process: whoever is last to leave sets it back."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.holders = 0
-        self.libraries: list[tuple[object, int]] | None = None
+        self.holders: set[int] = set()  # threads; one that Ctrl-C hits within these lines is back at its next call
+        self.before: list[tuple[Any, int]] = []  # each library, and its threads while nobody holds it
+        self.found: list[Any] | None = None
 
-    def find(self) -> list[object]:
-        """The BLAS libraries that are loaded. Looking for them takes milliseconds: it is done once."""
-        from threadpoolctl import ThreadpoolController
+    def libraries(self) -> list[Any]:
+        """Those that are loaded. Looking for them takes milliseconds: it is done once."""
+        if self.found is None:
+            from threadpoolctl import ThreadpoolController
 
-        return list(ThreadpoolController().select(user_api="blas").lib_controllers)
+            self.found = list(ThreadpoolController().select(user_api="blas").lib_controllers)
+        return self.found
 
-    def hold(self) -> None:
+    def __enter__(self) -> None:
         with self.lock:
-            if self.libraries is None:
-                self.libraries = [(library, 1) for library in self.find()]
-            if self.holders == 0:
-                self.libraries = [(library, library.get_num_threads()) for library, _ in self.libraries]  # type: ignore[attr-defined]
-                for library, _ in self.libraries:
-                    library.set_num_threads(1)  # type: ignore[attr-defined]
-            self.holders += 1
+            first = not self.holders
+            self.holders.add(threading.get_ident())
+            if first:
+                self.before = [(library, library.get_num_threads()) for library in self.libraries()]
+                for library, _ in self.before:
+                    library.set_num_threads(1)
 
-    def release(self) -> None:
+    def __exit__(self, *exception: object) -> None:
         with self.lock:
-            self.holders -= 1
-            if self.holders == 0:
-                for library, threads in self.libraries or ():
-                    library.set_num_threads(threads)  # type: ignore[attr-defined]
+            if self.holders == {threading.get_ident()}:
+                self._set_back()
+            self.holders.discard(threading.get_ident())
+
+    def _set_back(self) -> None:
+        for library, threads in self.before:
+            library.set_num_threads(threads)
+
+    def set_num_threads(self, count: int) -> None:
+        with self.lock:
+            self.before = [(library, count) for library in self.libraries()]
+            if not self.holders:
+                self._set_back()
+
+    def after_fork(self) -> None:
+        """Whoever held it in the parent is not here to leave."""
+        self.lock = threading.Lock()
+        if self.holders:
+            self._set_back()
+            self.holders.clear()
 
 
 _blas = _Blas()
-_count = _from_environment()
-_executor: ThreadPoolExecutor | None = None
-_lock = threading.Lock()
+_count: int | None = None  # until somebody asks
 _inside = threading.local()
 
 
 def get_num_threads() -> int:
-    """How many threads kernels use."""
+    """How many threads kernels use: what was set, else MINIRES_NUM_THREADS, else the number of cores.
+
+    Raises ArgumentError where MINIRES_NUM_THREADS is no number of at least 1.
+    """
+    global _count
+    if _count is None:
+        value = os.environ.get("MINIRES_NUM_THREADS", "")
+        if value and not (value.isascii() and value.isdecimal() and int(value)):
+            raise ArgumentError(f"MINIRES_NUM_THREADS must be a whole number of at least 1, not {value!r}")
+        _count = int(value) if value else available()
     return _count
 
 
 def set_num_threads(count: int) -> None:
     """Use `count` threads from now on, in the whole process, for kernels and for BLAS.
 
-    Starts as MINIRES_NUM_THREADS, else as the number of cores. Raises ArgumentError for less than 1.
+    Raises ArgumentError for less than 1.
     """
-    global _count, _executor
-    if not isinstance(count, int) or count < 1:
+    global _count
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise ArgumentError(f"set_num_threads: {count!r} must be an int of at least 1")
-    with _lock:
-        _count, old, _executor = count, _executor, None
-    if old is not None:
-        old.shutdown(wait=False)
+    _blas.set_num_threads(count)
+    _count = count
 
 
-def _helpers() -> ThreadPoolExecutor:
-    """The threads that help the caller: one fewer than `get_num_threads`, since it works too."""
-    global _executor
-    with _lock:
-        if _executor is None:
-            _executor = ThreadPoolExecutor(max(1, _count - 1), thread_name_prefix="minires")
-        return _executor
+def is_nested() -> bool:
+    """Whether this is a block that `share` runs, or another thread that gets no helpers."""
+    return getattr(_inside, "active", False)
 
 
-class _Shared(Iterator[T]):
-    """An iterator that several threads draw from."""
+def alone(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Call `function`; what it shares runs in this thread alone. For threads that work beside the kernels'."""
+    before, _inside.active = is_nested(), True
+    try:
+        return function(*args, **kwargs)
+    finally:
+        _inside.active = before
 
-    def __init__(self, items: Iterable[T]) -> None:
-        self.items, self.lock = iter(items), threading.Lock()
+
+class _Call(Iterator[T]):
+    """One call of `share`: the blocks that its threads draw from, and how many helpers are at work on them."""
+
+    def __init__(self, work: Callable[[Iterator[T]], None], items: list[T]) -> None:
+        self.lock = threading.Lock()
+        self.work: Callable[[Iterator[T]], None] | None = work  # None: too late to help
+        self.blocks = iter(items)
+        self.helpers = 0
+        self.error: BaseException | None = None
+        self.last_left = threading.Lock()
+        self.last_left.acquire()
 
     def __next__(self) -> T:
         with self.lock:
-            return next(self.items)
+            return next(self.blocks)
+
+    def help(self) -> None:
+        with self.lock:
+            work = self.work
+            if work is None:
+                return
+            self.helpers += 1
+        try:
+            work(self)
+        except BaseException as error:
+            with self.lock:
+                self.error, self.blocks = self.error or error, iter(())
+        del work  # so that what it holds is the caller's alone once this has left
+        with self.lock:
+            self.helpers -= 1
+            if self.work is None and self.helpers == 0:
+                self.last_left.release()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *exception: object) -> None:
+        """Hand out nothing more, and wait for the helpers: they end with their block."""
+        with self.lock:
+            self.work, self.blocks = None, iter(())
+        interrupt = None
+        while self.helpers:
+            try:
+                self.last_left.acquire()
+            except BaseException as error:  # a second Ctrl-C: they would go on writing behind the caller's back
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
 
 
-@contextlib.contextmanager
-def _one_level() -> Iterator[None]:
-    """This thread runs blocks: what they call in turn runs in it alone."""
+_queue: SimpleQueue[tuple[Context, _Call[Any]]] = SimpleQueue()
+_helpers = 0
+_starting = threading.Lock()
+
+
+def _help(queue: SimpleQueue[tuple[Context, _Call[Any]]]) -> None:
     _inside.active = True
-    try:
-        yield
-    finally:
-        _inside.active = False
+    while True:
+        context, call = queue.get()
+        context.run(call.help)
+        del context, call  # the next may be long in coming
+
+
+def _have_helpers(wanted: int) -> int:
+    """Start helpers until there are as many as wanted, or as the system allows. They wait in the queue for ever."""
+    global _helpers
+    if _helpers < wanted:
+        with _starting, contextlib.suppress(RuntimeError):  # the system's limit, or the interpreter ends
+            while _helpers < wanted:
+                threading.Thread(target=_help, args=(_queue,), name="minires-helper", daemon=True).start()
+                _helpers += 1
+    return min(_helpers, wanted)
 
 
 def share(work: Callable[[Iterator[T]], None], items: Iterable[T]) -> None:
     """Run `work(blocks)` in every thread at once, each drawing its blocks from `items` until none is left.
 
     `work` makes its scratch memory, then loops. Which thread gets which block is not fixed: results go to places of
-    their own, and sums are made from them in the blocks' order. The first error is raised, after all have stopped.
+    their own, and sums are made from them in the blocks' order. Helpers see the caller's context variables, of which
+    NumPy's error state is one. An error in one thread stops all, and is raised when they have; if a helper is busy for
+    somebody else, or fewer could be started, the caller does more of the blocks itself.
     """
     items = list(items)
-    if getattr(_inside, "active", False):
+    if is_nested():
         work(iter(items))
         return
-    workers = min(_count, len(items))
-    _blas.hold()
+    wanted = min(get_num_threads(), len(items)) - 1
+    if wanted < 1:
+        alone(work, iter(items))
+        return
+    call = _Call(work, items)
     try:
-        if workers <= 1:
-            with _one_level():
-                work(iter(items))
-            return
-        shared = _Shared(items)
-
-        def run() -> None:
-            with _one_level():
-                work(shared)
-
-        futures = [_helpers().submit(run) for _ in range(workers - 1)]
-        try:
-            run()
-        finally:
-            for future in futures:  # a helper that has not begun (busy for another caller) is not waited for
-                if not future.cancel():
-                    future.result()
+        with _blas, call:
+            for _ in range(_have_helpers(wanted)):
+                _queue.put((copy_context(), call))
+            alone(work, call)
+        if call.error is not None:
+            raise call.error
     finally:
-        _blas.release()
+        call.error = None  # its traceback holds the call, which would so keep itself
 
 
 def parts(count: int, least: int = 1) -> list[slice]:
     """Cut range(count) into equal contiguous slices, one for each thread, of at least `least`."""
-    number = max(1, min(_count, count // max(1, least)))
+    number = max(1, min(get_num_threads(), count // max(1, least)))
     bounds = [count * i // number for i in range(number + 1)]
     return [slice(a, b) for a, b in itertools.pairwise(bounds)]
 
 
 def _after_fork() -> None:
-    """A forked child has none of its parent's threads."""
-    global _executor, _lock, _blas
-    _executor, _lock, _blas = None, threading.Lock(), _Blas()
-    _inside.active = False
+    """A forked child has none of its parent's threads, and its locks as they were just then."""
+    global _queue, _helpers, _starting
+    _queue, _helpers, _starting = SimpleQueue(), 0, threading.Lock()
+    _blas.after_fork()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+if os.environ.get("MINIRES_NUM_THREADS"):
+    with contextlib.suppress(ArgumentError):  # told where the number is first needed: a script can show it in one line
+        set_num_threads(get_num_threads())

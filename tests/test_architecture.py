@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "tensor": {"inplace", "ops", "autograd", "kernels", "convert", "device"},
     "nn": {"tensor", "ops", "autograd", "convert", "device"},
     "optim": {"kernels", "autograd", "convert", "device"},
-    "data": {"kernels", "autograd", "device"},
+    "data": {"kernels", "autograd", "threads", "device"},
     "models": {"nn", "ops", "tensor"},
 }  # what is not named here (checkpoints, training, gradcheck) may import all
 FOREIGN = {"torch", "torchvision", "tests", "examples", "benchmarks"}  # never imported

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..autograd import is_tensor, wrap
 from ..errors import ArgumentError, DataError
+from ..threads import alone
 from . import draws
 from .mix import Mix
 
@@ -22,8 +23,8 @@ class DataLoader:
     `batch(index, epoch)`, as all of minires have, is asked for whole batches unless `collate_fn` is given. `mix`, if
     given, maps (images, labels, index, epoch) of a batch to what is handed out: see data/mix.py. With `shuffle` the
     order is a function of (seed, epoch); each iteration is one epoch, and `set_epoch` says which comes next.
-    `num_workers` threads prepare batches ahead; 0 prepares each when it is asked for. Raises DataError where an example
-    cannot be loaded.
+    `num_workers` threads prepare batches ahead, beside those that kernels use, of which they take none; 0 prepares each
+    when it is asked for. Raises DataError where an example cannot be loaded.
 
     Transforms of minires draw alike whatever thread runs them. torchvision's draw from torch's one stream: for the same
     draws in every run, leave `num_workers` at 0.
@@ -72,7 +73,7 @@ class DataLoader:
         waiting: deque[Future[tuple[np.ndarray, ...]]] = deque()
         try:
             for index in batches:
-                waiting.append(executor.submit(self._load, index, epoch))
+                waiting.append(executor.submit(alone, self._load, index, epoch))
                 if len(waiting) > 2 * self.num_workers:
                     yield waiting.popleft().result()
             while waiting:
