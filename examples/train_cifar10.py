@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minires import checkpoint, data, device, environment, models, optim, plots, training
+from minires import checkpoint, data, device, environment, kernels, models, optim, plots, training
 from minires.errors import ArgumentError, CheckpointError
 from minires.nn import functional as F
 
@@ -89,6 +89,7 @@ def arguments() -> argparse.Namespace:
     )
     add("--output-dir", help="folder of the run (default: runs/<arch>-<dataset>-<date>)")
     add("--resume", metavar="PATH|auto", help="go on from a checkpoint, or from the newest in runs/<arch>-<dataset>-*")
+    training.add_kernel_options(parser)
     args = parser.parse_args()
     args.normalization = args.normalization or DATASETS[args.dataset][1]
     return args
@@ -98,6 +99,7 @@ def main() -> None:
     args = arguments()
     if args.resume and args.output_dir:
         raise ArgumentError("--resume goes on in the checkpoint's folder: leave --output-dir out")
+    training.set_kernel_options(args)
     place = device.resolve(args.device)
     preset = data.NORMALIZATION[args.normalization]
     normalize = data.Normalize(*preset)
@@ -131,7 +133,7 @@ def main() -> None:
         folder, history = training.new_run_folder(f"{args.arch}-{args.dataset}", args.output_dir), []
 
     weights = sum(p.numel() for p in model.parameters())
-    parts = [f"device {place}", f"{args.arch} {weights / 1e6:.2f}M params", f"seed {args.seed}", "precision exact"]
+    parts = [f"device {place}", f"{args.arch} {weights / 1e6:.2f}M params", f"seed {args.seed}", kernels.setting()]
     print(environment.header(*parts, f"data {name}"))
     print(f"{len(train_set):,} training and {len(test_set):,} test images from {args.data_path}, run in {folder}")
     if history:

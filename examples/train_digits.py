@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 
-from minires import checkpoint, data, environment, models, no_grad, optim, plots, training
+from minires import checkpoint, data, environment, kernels, models, no_grad, optim, plots, training
 from minires.nn import functional as F
 
 PRESET = data.NORMALIZATION["digits"]
@@ -28,11 +28,13 @@ def arguments() -> argparse.Namespace:
         "--seed", type=training.natural, default=0, help="of initial weights, order and crops (default %(default)s)"
     )
     parser.add_argument("--output-dir", help="default: runs/digits-<date>")
+    training.add_kernel_options(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     args = arguments()
+    training.set_kernel_options(args)
     normalize = data.Normalize(*PRESET)
     augment = data.Compose([data.RandomCrop(8, padding=1, seed=args.seed), normalize])
     train_set, test_set = data.Digits(train=True, transform=augment), data.Digits(train=False, transform=normalize)
@@ -46,7 +48,7 @@ def main() -> None:
     scheduler = optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.1)
 
     weights = sum(p.numel() for p in model.parameters())
-    print(environment.header(f"digits, residual net of {weights:,} parameters", f"seed {args.seed}"))
+    print(environment.header(f"digits, residual net of {weights:,} parameters", f"seed {args.seed}", kernels.setting()))
     folder = training.new_run_folder("digits", args.output_dir)
     log = training.RunLog(folder / "log.jsonl")
     for epoch in range(1, args.epochs + 1):

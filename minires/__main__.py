@@ -1,17 +1,21 @@
-"""`python -m minires`: what there is to work with here, line by line."""
+"""`python -m minires`: what there is to work with here, line by line; and which kernels a model would run on.
+
+python -m minires
+python -m minires --choices resnet18 --batch 32 --tune times.json
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 
 import numpy as np
 
-from . import __version__, environment
-from .cli import ArgumentParser
+from . import Tensor, __version__, environment, models, threads, training
 from .data import CIFAR10, cifar
 from .errors import DataError
-from .kernels import registry
+from .kernels import choices, registry, setting
 
 
 def data_found() -> str:
@@ -23,11 +27,8 @@ def data_found() -> str:
         return f"{error} (searched in MINIRES_DATA, else ./data)"
 
 
-def main() -> None:
+def show_machine() -> None:
     """Print versions, BLAS, devices, data and kernels."""
-    parser = ArgumentParser(__doc__)
-    parser.prog = "python -m minires"
-    parser.parse_args()  # --help; there is nothing else to say
     kernels = [f"{k.name} ({', '.join(v.name for v in k.variants)})" for k in registry.values() if k.variants]
     lines = {
         "minires": __version__,
@@ -38,9 +39,39 @@ def main() -> None:
         "devices": environment.devices(),
         "data": f"Digits (comes with minires); {data_found()}",
         "kernels": f"{len(registry)} portable; faster variants of {', '.join(kernels)}",
+        "choice": f"{setting()}, {threads.get_num_threads()} threads; `--choices resnet18` shows which variants run",
     }
     for name, value in lines.items():
         print(f"{name:<10} {value}")
+
+
+def show_choices(args: argparse.Namespace) -> None:
+    """Run a model forward and backward, and print which variant each kind of call took, and why."""
+    rng = np.random.default_rng(0)
+    model = models.build(args.choices, num_classes=10, stem="cifar", generator=rng)
+    model(Tensor(rng.standard_normal((args.batch, 32, 32, 3), np.float32))).sum().backward()
+    print(environment.header(setting(), f"{args.choices}, 32x32 images, batch {args.batch}"))
+    for row in choices():
+        if registry[row.kernel].variants:
+            known = [f"{name} {1e3 * seconds:.3g} ms" for name, seconds in row.seconds.items()]
+            why = ", ".join([row.how, *known])
+            print(f"{row.kernel:<21} {row.variant:<10} {why:<9} {row.arguments.replace(' on cpu', '')}")
+
+
+def main() -> None:
+    parser = training.ArgumentParser(__doc__)
+    parser.prog = "python -m minires"
+    parser.add_argument("--choices", choices=models.BUILDERS, metavar="MODEL", help="show which kernels it runs on")
+    parser.add_argument(
+        "--batch", type=training.positive, default=32, help="images for --choices (default %(default)s)"
+    )
+    training.add_kernel_options(parser)
+    args = parser.parse_args()
+    training.set_kernel_options(args)
+    if args.choices:
+        show_choices(args)
+    else:
+        show_machine()
 
 
 if __name__ == "__main__":

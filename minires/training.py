@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import itertools
 import json
@@ -12,15 +13,36 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from . import threads
 from .autograd import no_grad
 from .cli import ArgumentParser as ArgumentParser
 from .cli import exit_code as exit_code
 from .cli import natural as natural
 from .cli import positive as positive
 from .errors import ArgumentError, DataError
+from .kernels import get_precision, set_precision, set_tuning
 from .nn import Module
 from .ops import cross_entropy
 from .tensor import Tensor
+
+
+def add_kernel_options(parser: argparse.ArgumentParser) -> None:
+    """--threads, --precision and --tune, for `set_kernel_options`."""
+    add = parser.add_argument
+    add("--threads", type=positive, help="threads of kernels and BLAS (default: MINIRES_NUM_THREADS, or all cores)")
+    precision = get_precision()
+    add("--precision", choices=("exact", "fast"), default=precision, help="of convolutions (default %(default)s)")
+    tune = "measure which kernel is the fastest for each shape, and remember it, in FILE also for later runs"
+    add("--tune", nargs="?", const="", metavar="FILE", help=tune)
+
+
+def set_kernel_options(args: argparse.Namespace) -> None:
+    """Put what the options of `add_kernel_options` say into force, for the whole process."""
+    if args.threads is not None:
+        threads.set_num_threads(args.threads)
+    set_precision(args.precision)
+    if args.tune is not None:
+        set_tuning(True, cache=args.tune or None)
 
 
 class Average:

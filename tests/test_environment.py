@@ -97,7 +97,7 @@ def described(process: subprocess.CompletedProcess[str]) -> dict[str, str]:
 def test_python_m_minires(tmp_path, rng):
     cifar_files.write(tmp_path, rng, 5, 1)
     lines = described(run("-m", "minires", MINIRES_DATA=str(tmp_path)))
-    assert list(lines) == ["minires", "Python", "NumPy", "BLAS", "processor", "devices", "data", "kernels"]
+    assert list(lines) == ["minires", "Python", "NumPy", "BLAS", "processor", "devices", "data", "kernels", "choice"]
     assert lines["minires"] == minires.__version__
     assert lines["Python"].startswith(platform.python_version())
     assert lines["NumPy"] == np.__version__
@@ -106,6 +106,18 @@ def test_python_m_minires(tmp_path, rng):
     name = "unrecognised CIFAR-10 files (1 images)"
     assert lines["data"] == f"Digits (comes with minires); {name} in {tmp_path / cifar_files.FOLDER}"
     assert "portable" in lines["kernels"]
+    assert lines["choice"].startswith("precision ")
+
+
+def test_python_m_minires_shows_what_a_model_runs_on():
+    process = run("-m", "minires", "--choices", "resnet18", "--batch", "1", "--precision", "exact", "--threads", "1")
+    assert (process.returncode, process.stderr) == (0, "")
+    header, *rows = process.stdout.splitlines()
+    assert header.endswith(", 1 threads | precision exact | resnet18, 32x32 images, batch 1")
+    kernels, whys = ([line.split()[column] for line in rows] for column in (0, 2))
+    assert {"conv2d", "conv2d_grad_input", "conv2d_grad_weight"} <= set(kernels)
+    assert {why.rstrip(",") for why in whys} <= {"only", "estimated"}
+    assert any("x=float32 (1, 32, 32, 3), w=float32 (3, 3, 3, 64), geometry=ConvGeometry(" in row for row in rows)
 
 
 def test_python_m_minires_without_data(tmp_path):

@@ -37,7 +37,9 @@ class Choice(NamedTuple):
     """What runs for one set of arguments: a row of the table that `kernels.choices()` returns."""
 
     kernel: str
-    call: str  # its arguments, the precision and the threads
+    arguments: str
+    precision: str
+    threads: int
     variant: str
     how: str  # "only" (one candidate), "forced", "estimated" or "measured"
     seconds: Mapping[str, float]  # of each candidate, where there were several

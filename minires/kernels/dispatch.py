@@ -134,7 +134,7 @@ class Kernel:
         return [v for v in allowed if v.takes(args, kwargs)]
 
     def _decide(self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Decision:
-        (wanted, precision, _, tuner), arrays = key[0], _arrays(args, kwargs)
+        (wanted, precision, count, tuner), arrays = key[0], _arrays(args, kwargs)
         check_one_device(self.name, arrays)
         seconds: Mapping[str, float] | None = None
         lasts = True
@@ -145,7 +145,8 @@ class Kernel:
         else:
             if tuner is not None and not self.name.endswith("_"):  # in place, each trial would change the arrays
                 calls = {v.name: functools.partial(v.function, *args, **kwargs) for v in candidates}
-                seconds = tuner.times(self.describe(key), calls)
+                call = f"{self.name}({self._arguments(key)}), precision {precision}, {count} threads"
+                seconds = tuner.times(call, calls)
                 lasts = not threads.is_nested()  # where nothing is measured
             if seconds is not None:
                 chosen, how = self.find(choice.fastest(seconds)), "measured"
@@ -163,13 +164,23 @@ class Kernel:
             raise ArgumentError(f"kernel {self.name}: {takes}, not {given}")
         return chosen
 
-    def describe(self, key: Any) -> str:
-        """The call that a key stands for, in words: what measurements are filed under."""
-        (_, precision, count, _), names, *values = key
+    def choices(self) -> list[choice.Choice]:
+        """Its rows of the table of choices."""
+        return [
+            choice.Choice(
+                self.name, self._arguments(key), precision, count, decision.name, decision.how, decision.seconds
+            )
+            for key, decision in self.remembered.copy().items()
+            for _, precision, count, tuner in [key[0]]
+            if tuner is choice.get_tuner()
+        ]
+
+    def _arguments(self, key: Any) -> str:
+        """The arguments that a key stands for, in words."""
+        _, names, *values = key
         positional = list(inspect.signature(self.portable.function).parameters)[: len(values) - len(names)]
         given = zip((*positional, *names), values, strict=True)
-        arguments = ", ".join(f"{name}={_described(value)}" for name, value in given)
-        return f"{self.name}({arguments}), precision {precision}, {count} threads"
+        return ", ".join(f"{name}={_described(value)}" for name, value in given)
 
     def _in_float32(self, *args: Any, **kwargs: Any) -> Any:
         """The kernel, on float32 copies of float16 arrays; one that works in place has its writes copied back."""
@@ -264,12 +275,7 @@ def quiet() -> np.errstate:
 
 def choices() -> list[choice.Choice]:
     """What runs, and why, for each kind of call so far, at the present setting of `set_tuning`."""
-    return [
-        choice.Choice(entry.name, entry.describe(key), decision.name, decision.how, dict(decision.seconds))
-        for entry in list(registry.values())
-        for key, decision in entry.remembered.copy().items()
-        if key[0][-1] is choice.get_tuner()
-    ]
+    return [row for entry in list(registry.values()) for row in entry.choices()]
 
 
 def _is_array(value: Any) -> bool:

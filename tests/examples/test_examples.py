@@ -115,6 +115,7 @@ def test_digits(tmp_path):
     assert (process.returncode, process.stderr) == (0, "")
     lines = process.stdout.splitlines()
     assert lines[0].startswith("minires ")
+    assert lines[0].endswith(" | seed 0 | precision fast")
     assert lines[1].startswith("Epoch: [1/1]  lr ")
     assert lines[-1] == "Wrote last.safetensors, log.jsonl, curves.png and predictions.png to run"
     assert {p.name for p in (tmp_path / "run").iterdir()} == {

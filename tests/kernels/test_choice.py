@@ -17,7 +17,7 @@ import pytest
 import minires
 from minires import kernels, threads
 from minires.errors import ArgumentError
-from minires.kernels import Accepts, ConvGeometry, choice, choices, registry, use
+from minires.kernels import Accepts, ConvGeometry, choices, registry, use
 
 X = np.ones((4, 6), np.float32)
 GEOMETRY = ConvGeometry(stride=(2, 2))
@@ -236,14 +236,10 @@ def test_choices_says_what_runs_and_why(fake: Any) -> None:
     f(X.T, GEOMETRY)
     with use(fake="a"):
         f(X)
-    count = f"{threads.get_num_threads()} threads"
-    kind = "float32 (4, 6) on cpu"
-    bias, setting = "float32 (6,) on cpu", f"precision exact, {count}"
+    kind, setting = "x=float32 (4, 6) on cpu", ("exact", threads.get_num_threads())
+    strided = f"x=float32 (6, 4) on cpu, not contiguous, geometry={GEOMETRY}"
     assert [row for row in choices() if row.kernel == "fake"] == [
-        choice.Choice("fake", f"fake(x={kind}, bias={bias}), {setting}", "b", "estimated", {"a": 2e-3, "b": 1e-3}),
-        choice.Choice(
-            "fake", f"fake(x=float32 (6, 4) on cpu, not contiguous, geometry={GEOMETRY}), {setting}",
-            "portable", "only", {},
-        ),
-        choice.Choice("fake", f"fake(x={kind}), {setting}", "a", "forced", {}),
-    ]  # fmt: skip
+        ("fake", f"{kind}, bias=float32 (6,) on cpu", *setting, "b", "estimated", {"a": 2e-3, "b": 1e-3}),
+        ("fake", strided, *setting, "portable", "only", {}),
+        ("fake", kind, *setting, "a", "forced", {}),
+    ]
