@@ -18,12 +18,12 @@ from ..kernels import (
     batch_norm_eval,
     batch_norm_eval_grad,
     batch_norm_grad,
+    batch_norm_relu_grad,
     batch_norm_statistics,
     group_norm_grad,
     relu_grad,
 )
 from ..kernels import group_norm as group_norm_kernel
-from .activation import relu as relu_op
 from .checks import as_tensor, check_float, check_parameters, integers
 from .elementwise import add as add_op
 
@@ -88,31 +88,38 @@ class BatchNormAddReLU(Function):
 
     def backward(self, gy: Any) -> Any:
         x, gamma, hi, lo, invstd, y = self.saved
-        g = relu_grad(gy, y)
-        return *_for_inputs(self, batch_norm_grad(_rows(g), _rows(x), hi, lo, invstd, gamma)), g
+        gradients, g = batch_norm_relu_grad(_rows(gy), _rows(y), _rows(x), hi, lo, invstd, gamma, keep=self.needs[3])
+        return *_for_inputs(self, gradients), None if g is None else g.reshape(x.shape)
 
 
 @dataclass(eq=False)
 class BatchNormEval(Function):
-    """Batch normalisation in evaluation: an affine map, whose mean and variance are constants.
+    """Batch normalisation in evaluation: an affine map, whose mean and variance are constants; then + z and ReLU.
 
-    Shapes    x (..., C); gamma, beta, mean, variance (C,); y (..., C)
-    Forward   s = 1/sqrt(variance + eps);  xhat = (x - mean) * s;  y = gamma * xhat + beta
-    Backward  gx = gamma * s * gy;  ggamma = sum(gy * xhat);  gbeta = sum(gy)
-    Saves     gamma, mean, variance; x if ggamma is needed
-    Cost      4 flops an element forward, 5 backward
+    Shapes    x (..., C); gamma, beta, mean, variance (C,); z (..., C) or None; y (..., C)
+    Forward   s = 1/sqrt(variance + eps);  xhat = (x - mean) * s;  y = gamma * xhat + beta + z, or with relu max(that, 0)
+    Backward  g = gy, or with relu gy where y > 0, else 0
+              gx = gamma * s * g;  ggamma = sum(g * xhat);  gbeta = sum(g);  gz = g
+    Saves     gamma, mean, variance; x if ggamma is needed; y with relu
+    Cost      4 to 6 flops an element forward, 5 backward
     """
 
     eps: float
+    relu: bool = False
 
-    def forward(self, x: Any, gamma: Any, beta: Any, mean: Any, variance: Any) -> Any:
-        self.save(x if self.needs[1] else None, gamma, mean, variance)
-        return batch_norm_eval(_rows(x), mean, variance, gamma, beta, self.eps).reshape(x.shape)
+    def forward(self, x: Any, gamma: Any, beta: Any, mean: Any, variance: Any, z: Any = None) -> Any:
+        y = batch_norm_eval(
+            _rows(x), mean, variance, gamma, beta, self.eps, None if z is None else _rows(z), self.relu
+        ).reshape(x.shape)
+        self.save(x if self.needs[1] else None, gamma, mean, variance, y if self.relu else None)
+        return y
 
     def backward(self, gy: Any) -> Any:
-        x, gamma, mean, variance = self.saved
+        x, gamma, mean, variance, y = self.saved
+        g = gy if y is None else relu_grad(gy, y)
         x = None if x is None else _rows(x)
-        return *_for_inputs(self, batch_norm_eval_grad(_rows(gy), x, mean, variance, gamma, self.eps)), None, None
+        gradients = batch_norm_eval_grad(_rows(g), x, mean, variance, gamma, self.eps)
+        return *_for_inputs(self, gradients), None, None, g
 
 
 @dataclass(eq=False)
@@ -192,9 +199,7 @@ def batch_norm(
             raise ShapeError(
                 "batch_norm: evaluation needs running_mean and running_var; pass training=True for the batch's"
             )
-        y = BatchNormEval(eps)(input, gamma, beta, running_mean, running_var)
-        y = y if z is None else add_op(y, z)
-        return relu_op(y) if relu else y
+        return BatchNormEval(eps, relu)(input, gamma, beta, running_mean, running_var, z)
     if relu:
         y, mean, variance = BatchNormAddReLU(eps)(_enough(input, channels), gamma, beta, z)
     else:

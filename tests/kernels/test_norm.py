@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minires import kernels
-from minires.kernels.cpu import norm as cpu
+from minires.kernels.cpu import blocks
 from tests import reference
 from tests.helpers import TOLERANCES, assert_f64
 
@@ -30,17 +30,27 @@ def calls(shape: tuple[int, int], add: bool, relu: bool) -> dict[str, Any]:
             kernels.batch_norm_apply(x, hi, lo, invstd, gamma, beta, z if add else None, relu),
         ),
         "batch_norm_grad": lambda: kernels.batch_norm_grad(gy, x, hi, lo, invstd, gamma),
+        "batch_norm_relu_grad": lambda: (lambda gradients, g: (*gradients, *([g] if add else [])))(
+            *kernels.batch_norm_relu_grad(gy, np.maximum(z, 0), x, hi, lo, invstd, gamma, keep=add)
+        ),
     }
 
 
-@pytest.mark.parametrize("block_bytes", [1, 300, 1 << 20])
+# Wide rows that never, sometimes and always hold all rows, in blocks of one of them, of some and of all
+CUTS = pytest.mark.parametrize(("width", "block_bytes"), [(1, 1), (1, 300), (20, 1), (20, 1000), (8192, 1 << 18)])
+
+
+@CUTS
 @given(shape=shapes, add=st.booleans(), relu=st.booleans())
-def test_blocks_give_what_the_whole_gives(block_bytes: int, shape: tuple[int, int], add: bool, relu: bool) -> None:
+def test_blocks_give_what_the_whole_gives(
+    width: int, block_bytes: int, shape: tuple[int, int], add: bool, relu: bool
+) -> None:
     for name, call in calls(shape, add, relu).items():
         with kernels.use("portable"):
             want = call()
         with pytest.MonkeyPatch.context() as patch, kernels.use(**{name: "blocked"}):
-            patch.setattr(cpu, "BLOCK_BYTES", block_bytes)
+            patch.setattr(blocks, "WIDTH", width)
+            patch.setattr(blocks, "BLOCK_BYTES", block_bytes)
             got = call()
         for index, (g, w) in enumerate(zip(got, want, strict=True)):
             if (name, index) == ("batch_norm_statistics", 1):  # lo, what rounding took from hi
@@ -126,7 +136,7 @@ def test_blocks_of_examples_give_what_the_whole_gives(
         pytest.MonkeyPatch.context() as patch,
         kernels.use(group_norm="blocked", group_norm_grad="blocked"),
     ):
-        patch.setattr(cpu, "BLOCK_BYTES", block_bytes)
+        patch.setattr(blocks, "BLOCK_BYTES", block_bytes)
         got = kernels.group_norm(x, gamma, beta, 1e-2)
         blocked = kernels.group_norm_grad(gy, x, *whole[1:], gamma)
     for a, b in zip((*got, blocked.x), (*whole, gradients.x), strict=True):

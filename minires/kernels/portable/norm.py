@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from ...device import Array, array_module
 from ..dispatch import kernel, quiet
+from .activation import relu_grad
 from .reduce import column_sum, sum_axes
 
 
@@ -47,14 +48,14 @@ def batch_norm_statistics(x: Array, eps: float) -> BatchStatistics:
         hi = (column_sum(x) / rows).astype(x.dtype)
         d = x - hi
         lo = column_sum(d) / rows
-        return finish_statistics(hi, lo, column_sum(d * d) / rows, eps)
+        return finish_statistics(hi, lo, column_sum(d * d) / rows - lo * lo, eps)
 
 
-def finish_statistics(hi: Array, lo: Array, square: Array, eps: float) -> BatchStatistics:
-    """Statistics from hi, and from the float64 means of x - hi and of its square."""
+def finish_statistics(hi: Array, lo: Array, variance: Array, eps: float) -> BatchStatistics:
+    """Statistics from hi, and from lo and the variance in float64, which rounding may have taken below 0."""
     xp = array_module(hi)
     with quiet():
-        variance = xp.maximum(square - lo * lo, 0)
+        variance = xp.maximum(variance, 0)
         invstd = 1 / xp.sqrt(variance + eps)
         return BatchStatistics(hi, lo.astype(hi.dtype), variance.astype(hi.dtype), invstd.astype(hi.dtype))
 
@@ -93,6 +94,15 @@ def batch_norm_grad(gy: Array, x: Array, hi: Array, lo: Array, invstd: Array, ga
     return NormGradients(gx, ggamma.astype(x.dtype), gbeta.astype(x.dtype))
 
 
+@kernel
+def batch_norm_relu_grad(
+    gy: Array, y: Array, x: Array, hi: Array, lo: Array, invstd: Array, gamma: Array, keep: bool
+) -> tuple[NormGradients, Array | None]:
+    """batch_norm_grad of g, and g (M, C) if it is to be kept: gy where y = relu(batch norm + ...) let it through."""
+    g = relu_grad(gy, y)
+    return batch_norm_grad(g, x, hi, lo, invstd, gamma), g if keep else None
+
+
 def grad_coefficients(
     rows: int, lo: Array, invstd: Array, gamma: Array, ggamma: Array, gbeta: Array
 ) -> tuple[Array, Array, Array]:
@@ -104,10 +114,12 @@ def grad_coefficients(
 
 
 @kernel
-def batch_norm_eval(x: Array, mean: Array, variance: Array, gamma: Array, beta: Array, eps: float) -> Array:
-    """y = (x - mean) / sqrt(variance + eps) * gamma + beta, for x (M, C) and mean and variance (C,) that are given."""
+def batch_norm_eval(
+    x: Array, mean: Array, variance: Array, gamma: Array, beta: Array, eps: float, add: Array | None, relu: bool
+) -> Array:
+    """batch_norm_apply, for mean and variance (C,) that are given."""
     xp = array_module(x)
-    return batch_norm_apply(x, mean, xp.zeros_like(mean), 1 / xp.sqrt(variance + eps), gamma, beta, None, False)
+    return batch_norm_apply(x, mean, xp.zeros_like(mean), 1 / xp.sqrt(variance + eps), gamma, beta, add, relu)
 
 
 @kernel
@@ -138,7 +150,8 @@ def group_norm(x: Array, gamma: Array, beta: Array, eps: float) -> Normalised:
     with quiet():
         hi = _group_mean(x).astype(x.dtype)
         y = x - hi
-        _, lo, _, invstd = finish_statistics(hi, _group_mean(y), _group_mean(y * y), eps)
+        lo = _group_mean(y)
+        _, lo, _, invstd = finish_statistics(hi, lo, _group_mean(y * y) - lo * lo, eps)
         y -= lo
         y *= invstd
         y *= gamma

@@ -153,8 +153,8 @@ MUTANTS = [
     Mutant("unmasked-residual", BatchNormAddReLU, "norm-train-add-relu", replaced(3, lambda self, gy, g: gy)),
     Mutant("unbiased", BatchNormAddReLU, "norm-train-add-relu", batch_norm_grad(bias=1)),
     Mutant("no-gamma", BatchNormEval, "norm-eval", replaced(0, lambda self, gy, g: g / self.saved[1])),
-    Mutant("uncentred", BatchNormEval, "norm-eval", on_saved(lambda x, gamma, mean, v: (x, gamma, 0 * mean, v))),
-    Mutant("squared-eps", BatchNormEval, "norm-eval", on_saved(lambda x, gamma, mean, v: (x, gamma, mean, v + 1e-5))),
+    Mutant("uncentred", BatchNormEval, "norm-eval", on_saved(lambda x, gamma, mean, *rest: (x, gamma, 0 * mean, *rest))),
+    Mutant("squared-eps", BatchNormEval, "norm-eval", on_saved(lambda x, gamma, mean, v, y: (x, gamma, mean, v + 1e-5, y))),
     *(Mutant(mistake, GroupNorm, case, group_norm_grad(**settings)) for case, mistake, settings in (
         ("norm-group-image", "no-mean-term", {"mean": False}),
         ("norm-group-image", "no-variance-term", {"variance": False}),

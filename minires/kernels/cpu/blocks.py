@@ -1,0 +1,76 @@
+"""Blocks that stay in the cache from the first pass over them to the last, in the shapes in which NumPy is fast."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+import numpy as np
+
+from ...device import Array
+from ...memory import empty
+from ...threads import share
+from ..dispatch import quiet
+
+T = TypeVar("T")
+
+# A block, worked on in place, stays in a core's 2 MB while others stream past it. In smaller ones the threads meet at
+# the interpreter's lock too often: who has to wait for it sleeps, and waking takes as long as several operations.
+BLOCK_BYTES = 1 << 20
+# Numbers in a wide row. NumPy's iterator has a buffer of 8192: where two rows or more fit into it, a vector that
+# broadcasts over them is copied there again and again, at half the speed.
+WIDTH = 8192
+
+
+def pieces(count: int, nbytes: int) -> list[slice]:
+    """range(count) in slices of about BLOCK_BYTES, for items of `nbytes`."""
+    step = max(1, BLOCK_BYTES // max(1, nbytes))
+    return [slice(start, min(start + step, count)) for start in range(0, count, step)]
+
+
+def run(work: Callable[[Iterator[T]], None], blocks: Iterable[T]) -> None:
+    """`threads.share`, with overflow and NaN as results, not warnings."""
+    with quiet():
+        share(work, blocks)
+
+
+class Rows:
+    """How arrays (M, C) are cut into blocks of few wide rows: rows of the array side by side, as many as fill WIDTH.
+
+    Vectors (C,) become as wide. A loop over 64 numbers costs NumPy more than their arithmetic; over 8192 it costs
+    nothing. The cuts depend on the shape alone, and so do sums: not on the number of threads.
+    """
+
+    def __init__(self, x: Array) -> None:
+        rows, self.columns = x.shape
+        self.side = max(1, min(rows, -(-WIDTH // max(1, self.columns))))  # rows side by side
+        self.whole = rows // self.side  # wide rows that are full
+        self.pieces = pieces(self.whole, self.side * x[:1].nbytes)
+        self.ones = np.ones(self.pieces[0].stop if self.pieces else 1, x.dtype)
+
+    def cut(self, x: Array) -> list[Array]:
+        """An array's blocks. Rows that fill no wide one are a block of their own: one row that is less wide."""
+        split = self.whole * self.side
+        wide, rest = x[:split].reshape(self.whole, self.side * self.columns), x[split:]
+        blocks = [wide[piece] for piece in self.pieces]
+        return [*blocks, rest.reshape(1, rest.size)] if len(rest) else blocks
+
+    def scratch(self) -> Array:
+        """Memory for one block after the other, of which a less wide one takes its part."""
+        return empty((len(self.ones), self.side * self.columns), self.ones.dtype)
+
+    def wide(self, *vectors: Array | float) -> Array:
+        """Vectors (C,), or numbers, as wide rows of an array. A less wide block takes the beginnings of these."""
+        rows = np.empty((len(vectors), self.side, self.columns), self.ones.dtype)
+        for row, vector in zip(rows, vectors, strict=True):
+            row[...] = vector
+        return rows.reshape(len(vectors), self.side * self.columns)
+
+    def down(self, block: Array, out: Array) -> None:
+        """The sum of a block's wide rows, as a product with ones: at the speed of memory, in runs of a few dozen."""
+        np.matmul(self.ones[: len(block)], block, out=out)
+
+    def fold(self, sums: Array) -> Array:
+        """Sums of wide rows (k, width) as sums of rows, (k, C) in float64."""
+        side = sums.shape[1] // max(1, self.columns)
+        return np.ones(side) @ sums.reshape(len(sums), side, self.columns).astype(np.float64)
