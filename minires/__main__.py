@@ -9,10 +9,11 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import sys
 
 import numpy as np
 
-from . import Tensor, __version__, environment, models, threads, training
+from . import Tensor, __version__, environment, models, training
 from .data import CIFAR10, cifar
 from .errors import DataError
 from .kernels import choices, registry, setting
@@ -35,11 +36,12 @@ def show_machine() -> None:
         "Python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         "NumPy": np.__version__,
         "BLAS": environment.blas(),
+        "threads": environment.threads(),
         "processor": environment.processor(),
         "devices": environment.devices(),
         "data": f"Digits (comes with minires); {data_found()}",
         "kernels": f"{len(registry)} portable; faster variants of {', '.join(kernels)}",
-        "choice": f"{setting()}, {threads.get_num_threads()} threads; `--choices resnet18` shows which variants run",
+        "choice": f"{setting()}; `--choices resnet18` shows which variants run",
     }
     for name, value in lines.items():
         print(f"{name:<10} {value}")
@@ -75,4 +77,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(training.exit_code(main))

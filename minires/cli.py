@@ -46,9 +46,14 @@ def exit_code(main: Callable[[], None]) -> int:
         main()
     except (MiniresError, OSError) as error:
         shown = "".join(c if c.isprintable() or c == "\n" else "?" for c in str(error))
-        print(f"{Path(sys.argv[0]).name}: error: {shown}", file=sys.stderr)
+        print(f"{_program()}: error: {shown}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)
+        print(f"{_program()}: interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def _program() -> str:
+    path = Path(sys.argv[0])
+    return f"python -m {path.parent.name}" if path.name == "__main__.py" else path.name

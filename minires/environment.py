@@ -1,27 +1,39 @@
-"""What a run runs on: versions, BLAS and its threads, devices. Printed in every run's header."""
+"""What a run runs on: versions, BLAS, threads, devices. Printed in every run's header."""
 
 from __future__ import annotations
 
 import platform
+from typing import Any
 
 import numpy as np
 
 from . import __version__
 from .device import gpu_missing
+from .threads import get_num_threads
 
 
-def blas() -> str:
-    """The BLAS that NumPy's matrix products run on, and its threads: "OpenBLAS 0.3.30 SkylakeX, 2 threads"."""
+def _blas() -> dict[str, Any]:
+    """What threadpoolctl tells of the BLAS that NumPy's matrix products run on; nothing if it knows none."""
     from threadpoolctl import threadpool_info
 
     _ = np.ones((2, 2)) @ np.ones((2, 2))  # the library is loaded now at the latest
-    pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
-    if not pools:
+    return next((pool for pool in threadpool_info() if pool["user_api"] == "blas"), {})
+
+
+def blas() -> str:
+    """The BLAS that NumPy's matrix products run on: "OpenBLAS 0.3.30 SkylakeX"."""
+    pool, names = _blas(), {"openblas": "OpenBLAS", "mkl": "MKL", "blis": "BLIS"}
+    if not pool:
         return "BLAS unknown"
-    names = {"openblas": "OpenBLAS", "mkl": "MKL", "blis": "BLIS"}
-    pool = pools[0]
     parts = [names.get(pool["internal_api"], pool["internal_api"]), pool.get("version"), pool.get("architecture")]
-    return f"{' '.join(p for p in parts if p)}, {pool['num_threads']} threads"
+    return " ".join(part for part in parts if part)
+
+
+def threads() -> str:
+    """The threads of kernels, and BLAS's where they are others: "2 threads", or "2 threads (BLAS: 1)"."""
+    kernels = get_num_threads()
+    others = _blas().get("num_threads", kernels)
+    return f"{kernels} threads" + (f" (BLAS: {others})" if others != kernels else "")
 
 
 def processor() -> str:
@@ -41,6 +53,6 @@ def devices() -> str:
 
 
 def header(*parts: str) -> str:
-    """The first line of a run's log: versions and BLAS, then `parts`."""
-    versions = f"minires {__version__} | Python {platform.python_version()}, NumPy {np.__version__}, {blas()}"
-    return " | ".join((versions, *parts))
+    """The first line of a run's log: versions, BLAS and threads, then `parts`."""
+    versions = f"minires {__version__} | Python {platform.python_version()}, NumPy {np.__version__}"
+    return " | ".join((f"{versions}, {blas()}, {threads()}", *parts))

@@ -52,7 +52,7 @@ class _Blas:
             if first:
                 self.before = [(library, library.get_num_threads()) for library in self.libraries()]
                 for library, _ in self.before:
-                    library.set_num_threads(1)
+                    self._set(library, 1)
 
     def __exit__(self, *exception: object) -> None:
         with self.lock:
@@ -62,7 +62,20 @@ class _Blas:
 
     def _set_back(self) -> None:
         for library, threads in self.before:
-            library.set_num_threads(threads)
+            self._set(library, threads)
+
+    def _set(self, library: Any, threads: int) -> None:
+        """From whatever thread: threadpoolctl 3.8 and later obey only the first that sets a number, until told to."""
+        forget = getattr(library, "clear_controlling_thread", lambda force: None)
+        forget(force=True)
+        library.set_num_threads(threads)
+        forget(force=True)
+
+    def enter_helper(self) -> None:
+        """A BLAS on OpenMP has a number for each thread: a helper's is one for good."""
+        for library in self.libraries():
+            if getattr(library, "threading_layer", "") == "openmp":
+                self._set(library, 1)
 
     def set_num_threads(self, count: int) -> None:
         with self.lock:
@@ -180,6 +193,7 @@ _starting = threading.Lock()
 
 def _help(queue: SimpleQueue[tuple[Context, _Call[Any]]]) -> None:
     _inside.active = True
+    _blas.enter_helper()
     while True:
         context, call = queue.get()
         context.run(call.help)

@@ -97,11 +97,14 @@ def described(process: subprocess.CompletedProcess[str]) -> dict[str, str]:
 def test_python_m_minires(tmp_path, rng):
     cifar_files.write(tmp_path, rng, 5, 1)
     lines = described(run("-m", "minires", MINIRES_DATA=str(tmp_path)))
-    assert list(lines) == ["minires", "Python", "NumPy", "BLAS", "processor", "devices", "data", "kernels", "choice"]
+    assert list(lines) == [
+        "minires", "Python", "NumPy", "BLAS", "threads", "processor", "devices", "data", "kernels", "choice",
+    ]  # fmt: skip
     assert lines["minires"] == minires.__version__
     assert lines["Python"].startswith(platform.python_version())
     assert lines["NumPy"] == np.__version__
-    assert lines["BLAS"].endswith("threads")
+    assert lines["BLAS"] == environment.blas()
+    assert lines["threads"] == f"{minires.get_num_threads()} threads"
     assert lines["devices"] == environment.devices()
     name = "unrecognised CIFAR-10 files (1 images)"
     assert lines["data"] == f"Digits (comes with minires); {name} in {tmp_path / cifar_files.FOLDER}"
@@ -165,12 +168,17 @@ def test_processor(monkeypatch):
     assert environment.processor() == (platform.processor() or platform.machine())
 
 
-def test_blas_names_the_threads():
+def test_threads_of_kernels_and_of_blas():
     threadpoolctl = pytest.importorskip("threadpoolctl")
-    with threadpoolctl.threadpool_limits(1, "blas"):
-        assert environment.blas().endswith(", 1 threads")
-    with threadpoolctl.threadpool_limits(2, "blas"):
-        assert environment.blas().endswith(", 2 threads")
+    before = minires.get_num_threads()
+    try:
+        minires.set_num_threads(3)
+        assert environment.threads() == "3 threads"
+        assert environment.header().endswith(f", {environment.blas()}, 3 threads")
+        with threadpoolctl.threadpool_limits(1, "blas"):
+            assert environment.threads() == "3 threads (BLAS: 1)"
+    finally:
+        minires.set_num_threads(before)
 
 
 def test_errors_share_a_base():

@@ -135,7 +135,7 @@ def test_an_error_in_any_thread_stops_all(fails: Callable[[], bool]) -> None:
         finally:
             running.discard(threading.get_ident())
 
-    with pytest.raises(ValueError, match="block [01]"):
+    with pytest.raises(ValueError, match=r"block [01]"):
         threads.share(work, range(10_000))
     assert not running
     assert len(done) < 1000
@@ -315,7 +315,7 @@ def test_helpers_see_the_callers_context() -> None:
 
 @pytest.mark.parametrize("value", [0, -1, 1.0, "2", True, None])
 def test_set_num_threads_refuses(value: Any) -> None:
-    with pytest.raises(ArgumentError, match="set_num_threads: .* must be an int of at least 1"):
+    with pytest.raises(ArgumentError, match=r"set_num_threads: .* must be an int of at least 1"):
         minires.set_num_threads(value)
     assert minires.get_num_threads() == 2
 
