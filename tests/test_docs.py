@@ -15,7 +15,8 @@ import pytest
 from minires.kernels import registry
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = sorted([*DOCS.glob("ops/*.md"), DOCS / "adding_an_op.md", DOCS / "optim.md", DOCS / "data.md"])
+NAMES = ("adding_an_op", "choosing_kernels", "data", "optim")
+PAGES = sorted([*DOCS.glob("ops/*.md"), *(DOCS / f"{name}.md" for name in NAMES)])
 BLOCK = re.compile(r"^```python\n(?P<code>.*?)^```\n(?:\s*^```text\n(?P<shown>.*?)^```$)?", re.MULTILINE | re.DOTALL)
 
 

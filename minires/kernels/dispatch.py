@@ -115,14 +115,14 @@ class Kernel:
         wanted = forced.get(self.name, forced.get("")) if forced else None
         settings = wanted, choice.get_precision(), threads.get_num_threads(), choice.get_tuner()
         key = settings, tuple(kwargs), *map(_seen, args), *map(_seen, kwargs.values())
-        remembered: dict[Any, Decision] | None = self.remembered
+        remembered, hashable = self.remembered, True
         try:
             decision = remembered.get(key)
         except TypeError:  # an argument without a hash, such as a list
-            decision = remembered = None
+            decision, hashable = None, False
         if decision is None:
             decision = self._decide(key, args, kwargs)
-            if remembered is not None and decision.lasts:
+            if hashable and decision.lasts:
                 if len(remembered) >= REMEMBERED:
                     remembered.clear()
                 remembered[key] = decision
