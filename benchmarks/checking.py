@@ -23,9 +23,10 @@ FAST = Error(1e-4, 5e-6)  # Winograd with tiles of 4x4, and what peers and kerne
 
 
 def outputs(result: Any) -> list[np.ndarray]:
-    """The arrays that a kernel returned: one, or a tuple of some, of which those that are None are left out."""
-    parts = result if isinstance(result, (tuple, list)) else (result,)
-    return [np.asarray(part) for part in parts if part is not None]
+    """The arrays that a kernel returned: one, or tuples of some, of which those that are None are left out."""
+    if isinstance(result, (tuple, list)):
+        return [array for part in result for array in outputs(part)]
+    return [] if result is None else [np.asarray(result)]
 
 
 def error(result: Any, reference: Sequence[np.ndarray]) -> Error:
