@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Function
+from ..autograd import Function, is_grad_enabled
 from ..device import array_module
 from ..errors import ArgumentError, ShapeError
-from ..kernels import ConvGeometry, conv2d_grad_input, conv2d_grad_weight, sum_axes
+from ..kernels import ConvGeometry, conv2d_grad_input, conv2d_grad_weight, fixed, sum_axes
 from ..kernels import conv2d as conv2d_kernel
 from .checks import Padding, Pair, as_tensor, check_float, check_images, pair, window
 
@@ -103,9 +103,11 @@ def conv2d(
     input, weight = as_tensor(input), as_tensor(weight)
     bias = None if bias is None else as_tensor(bias)
     _check("conv2d", input, weight, bias, groups)
-    return Conv2d(window("conv2d", input, weight.shape[:2], stride, padding, dilation, int(groups)))(
-        input, weight, bias
-    )
+    op = Conv2d(window("conv2d", input, weight.shape[:2], stride, padding, dilation, int(groups)))
+    if is_grad_enabled() and weight.requires_grad:
+        return op(input, weight, bias)
+    with fixed(weight.data, weight.version.count):  # evaluation: what a kernel makes of the weights may be kept
+        return op(input, weight, bias)
 
 
 def conv_transpose2d(

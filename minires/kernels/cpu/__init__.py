@@ -2,5 +2,9 @@
 
 from . import activation as activation
 from . import conv as conv
+from . import conv_im2col as conv_im2col
+from . import conv_pointwise as conv_pointwise
+from . import conv_rows as conv_rows
+from . import conv_winograd as conv_winograd
 from . import norm as norm
 from . import reduce as reduce

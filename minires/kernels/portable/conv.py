@@ -23,11 +23,11 @@ class ConvGeometry:
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
 
-    def extent(self, kernel: tuple[int, int]) -> tuple[int, int]:
+    def extent(self, kernel: tuple[int, ...]) -> tuple[int, int]:
         """Rows and columns from a window's first place to its last: (K - 1)*D + 1."""
         return (kernel[0] - 1) * self.dilation[0] + 1, (kernel[1] - 1) * self.dilation[1] + 1
 
-    def output_size(self, size: tuple[int, int], kernel: tuple[int, int]) -> tuple[int, int]:
+    def output_size(self, size: tuple[int, ...], kernel: tuple[int, ...]) -> tuple[int, int]:
         """Output rows and columns for an input of `size`: floor((H + pads - (KH - 1)*D - 1) / S) + 1."""
         top, bottom, left, right = self.padding
         high, wide = self.extent(kernel)

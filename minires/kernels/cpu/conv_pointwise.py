@@ -1,0 +1,88 @@
+"""1x1 convolution without im2col: the pixels that it sees are the rows of a matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ...device import Array
+from ...memory import empty
+from ...threads import get_num_threads, parts, share
+from ..dispatch import Accepts, variant
+from ..portable.conv import ConvGeometry, conv2d, conv2d_grad_input, conv2d_grad_weight
+from .conv_questions import COPY, PRODUCT, conv2d_asks, grad_input_asks, grad_weight_asks, is_empty, windows
+
+ON_CPU = Accepts("cpu")
+ROWS = 2048  # of a product, on each thread
+
+
+def suits(x_shape: tuple[int, ...], w_shape: tuple[int, ...], geometry: ConvGeometry) -> bool:
+    """1x1 weights without pads, one group, and nothing empty"""
+    simple = w_shape[:2] == (1, 1) and not any(geometry.padding) and geometry.groups == 1
+    return simple and not is_empty(x_shape, w_shape, geometry)
+
+
+def cost(x_shape: tuple[int, ...], w_shape: tuple[int, ...], geometry: ConvGeometry) -> float:
+    """The product, and with a stride the copy."""
+    seen = windows(x_shape, w_shape, geometry) * w_shape[2]
+    return seen * w_shape[3] / PRODUCT + (seen / COPY if geometry.stride != (1, 1) else 0)
+
+
+def seen_pixels(x: Array, stride: tuple[int, int]) -> Array:
+    """The pixels of x (N, H, W, C) that a 1x1 window meets, as rows: a view with stride 1."""
+    return x.reshape(-1, x.shape[3]) if stride == (1, 1) else x[:, :: stride[0], :: stride[1]].reshape(-1, x.shape[3])
+
+
+def multiply(a: Array, b: Array, out: Array, bias: Array | None = None) -> None:
+    """out = a @ b + bias by all threads, some rows at a time."""
+    step = max(1, min(ROWS, -(-len(a) // get_num_threads())))
+
+    def work(starts: Iterator[int]) -> None:
+        for start in starts:
+            part = np.matmul(a[start : start + step], b, out=out[start : start + step])
+            if bias is not None:
+                part += bias
+
+    share(work, range(0, len(a), step))
+
+
+@variant(conv2d, ON_CPU, suits=conv2d_asks(suits), cost=conv2d_asks(cost))
+def conv2d_pointwise(x: Array, w: Array, geometry: ConvGeometry, bias: Array | None = None) -> Array:
+    """y2 = x2 @ w2 on the pixels themselves."""
+    y = empty((len(x), *geometry.output_size(x.shape[1:3], (1, 1)), w.shape[3]), x.dtype)
+    multiply(seen_pixels(x, geometry.stride), w[0, 0], y.reshape(-1, w.shape[3]), bias)
+    return y
+
+
+@variant(conv2d_grad_input, ON_CPU, suits=grad_input_asks(suits), cost=grad_input_asks(cost))
+def conv2d_grad_input_pointwise(
+    gy: Array, w: Array, shape: tuple[int, ...], geometry: ConvGeometry, bias: Array | None = None
+) -> Array:
+    """gx2 = gy2 @ w2^T; pixels that a stride steps over get 0."""
+    gx = empty(shape, gy.dtype)
+    seen = gx if geometry.stride == (1, 1) else empty((*gy.shape[:3], shape[3]), gy.dtype)
+    multiply(gy.reshape(-1, gy.shape[3]), w[0, 0].T, seen.reshape(-1, shape[3]))
+    if seen is not gx:
+        gx[...] = 0
+        gx[:, :: geometry.stride[0], :: geometry.stride[1]] = seen
+    if bias is not None:
+        gx += bias
+    return gx
+
+
+@variant(conv2d_grad_weight, ON_CPU, suits=grad_weight_asks(suits), cost=grad_weight_asks(cost))
+def conv2d_grad_weight_pointwise(gy: Array, x: Array, shape: tuple[int, ...], geometry: ConvGeometry) -> Array:
+    """gw2 = x2^T @ gy2, each thread on its own pixels; the threads' sums are added in order."""
+    x2, gy2 = seen_pixels(x, geometry.stride), gy.reshape(-1, shape[3])
+    runs = parts(len(x2))
+    sums = empty((len(runs), *shape[2:]), gy.dtype)
+
+    def work(own: Iterator[int]) -> None:
+        for i in own:
+            np.matmul(x2[runs[i]].T, gy2[runs[i]], out=sums[i])
+
+    share(work, range(len(runs)))
+    for other in sums[1:]:
+        sums[0] += other
+    return sums[0].reshape(shape)

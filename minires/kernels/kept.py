@@ -1,0 +1,43 @@
+"""What kernels make of an array that stays as it is, kept for the next call: transformed weights in evaluation.
+
+A kernel sees an array, not when it was written last; who calls it may know. Inside `fixed(array, version)` a kernel's
+`kept(array, ...)` makes a thing once for each version. Outside, in training, weights change at every step: nothing is
+kept, and what was is let go.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Callable, Hashable, Iterator
+from contextvars import ContextVar
+from typing import Any
+
+from ..device import Array
+
+_fixed: ContextVar[tuple[Array, int] | None] = ContextVar("fixed_array", default=None)
+_kept: dict[int, tuple[Any, int, dict[Hashable, Any]]] = {}  # id -> (the array, weakly; version; what was made of it)
+
+
+@contextlib.contextmanager
+def fixed(array: Array, version: int) -> Iterator[None]:
+    """Within the block, what kernels make of `array` may be kept as long as it is called with the same version."""
+    token = _fixed.set((array, version))
+    try:
+        yield
+    finally:
+        _fixed.reset(token)
+
+
+def kept(array: Array, name: Hashable, make: Callable[[], Any]) -> Any:
+    """`make()`, or what it gave when it was called last for this array, version and name."""
+    key, told = id(array), _fixed.get()
+    if told is None or told[0] is not array:
+        _kept.pop(key, None)
+        return make()
+    entry = _kept.get(key)
+    if entry is None or entry[0]() is not array or entry[1] != told[1]:
+        entry = _kept[key] = (weakref.ref(array, lambda _: _kept.pop(key, None)), told[1], {})
+    if name not in entry[2]:
+        entry[2][name] = make()
+    return entry[2][name]
