@@ -66,7 +66,8 @@ def others(case: Case) -> dict[str, Contender]:
 def _tensor(torch: Any, value: Any, layout: str) -> Any:
     if not isinstance(value, np.ndarray):
         return value
-    return peers.images(value, layout) if value.ndim == 4 else torch.from_numpy(value.copy())
+    own = value.copy()  # some calls write into what they are given
+    return peers.images(own, layout) if own.ndim == 4 else torch.from_numpy(own)
 
 
 def _arrays(result: Any, rows: bool, back: Callable[..., Any] | None) -> list[np.ndarray]:
