@@ -9,6 +9,7 @@ GFLOP/s counts the operations of the plain sum of products; "real", where it dif
 """
 
 import argparse
+import functools
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -86,6 +87,18 @@ def pytorch(what: str, x: np.ndarray, w: np.ndarray, gy: np.ndarray, geometry: C
     return peers.in_both_layouts(contender)
 
 
+def executed(variant: str, what: str, layer: Layer, batch: int) -> float:
+    """The operations that a variant executes: all, but for Winograd's F(m x m, 3x3) those of its products.
+
+    Those are (m+2)^2 for each tile of m x m results, channel in and channel out; its transforms come on top.
+    """
+    if not variant.startswith("winograd"):
+        return layer.work(batch).flops
+    m, (rows, columns) = int(variant[-1]), layer.size if what == "gx" else layer.output_size
+    tiles = batch * math.ceil(rows / m) * math.ceil(columns / m)
+    return 2 * tiles * (m + 2) ** 2 * math.prod(layer.w_shape[2:])
+
+
 def odd(what: str) -> harness.Cases:
     """Arguments of a pass that find mistakes: one image, H != W, even windows, strides that leave a rest, 1x1."""
 
@@ -146,7 +159,8 @@ def main() -> None:
             operands = (*draw(layer, args.batch, np.random.default_rng(0)), layer.geometry)
             timed.append((layer, run.kernel(
                 PASSES[what], layer.describe(args.batch), kernel_arguments(what, *operands), layer.work(args.batch),
-                pytorch(what, *operands), lambda what=what, operands=operands: reference(what, *operands),
+                pytorch(what, *operands), functools.partial(reference, what, *operands),
+                functools.partial(executed, what=what, layer=layer, batch=args.batch),
             )))  # fmt: skip
         totals(timed)
 

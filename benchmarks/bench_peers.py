@@ -10,6 +10,7 @@ backward and SGD, in turns.
 import argparse
 import contextlib
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -60,7 +61,7 @@ class Peer:
         )  # fmt: skip
 
     def train(self) -> float:
-        """One training step; the loss before it. Raises ArgumentError with the last line of a process that failed."""
+        """One training step; the loss before it. Raises ArgumentError with the error of a process that failed."""
         to, answers = self.process.stdin, self.process.stdout
         assert to is not None
         assert answers is not None
@@ -69,8 +70,9 @@ class Peer:
             to.flush()
         answer = answers.readline()
         if not answer:
-            told = self.process.communicate()[1].strip().splitlines()
-            raise ArgumentError(f"{self.name} failed: {told[-1] if told else 'it ended without a word'}")
+            said = self.process.communicate()[1]
+            told = re.findall(r"^\w[\w.]*Error.*", said, re.MULTILINE)
+            raise ArgumentError(f"{self.name} failed: {told[-1] if told else said.strip() or 'it said nothing'}")
         return float(answer)
 
     def close(self) -> None:

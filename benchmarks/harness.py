@@ -122,6 +122,7 @@ class Run(contextlib.AbstractContextManager["Run"]):
         described = [f"PyTorch {torch.__version__}"] if torch else []
         described += [environment.processor(), f"{count} threads", f"precision {self.args.precision}"]
         print(environment.header(*described), flush=True)
+        own_kernel.check_variants(getattr(self.args, "variants", None) or (), list(self.odd))
         where = getattr(self.args, "kernel", None)
         if where:
             kernel = own_kernel.which(where, self.args.of, list(self.odd))
@@ -199,12 +200,13 @@ class Run(contextlib.AbstractContextManager["Run"]):
         work: Work,
         peers: Mapping[str, Contender] | None = None,
         reference: Callable[[], Sequence[np.ndarray]] | None = None,
+        flops: Callable[[str], float] | None = None,
     ) -> list[Row]:
         """Measure every implementation of a kernel that takes `args`, the user's own, and `peers`.
 
         They are checked against the portable one in float64, or against `reference()` where that takes too much
         memory. A kernel that works in place is checked on copies, and timed on copies of its own, which it goes on
-        changing.
+        changing. `flops` tells what the variant of a name executes, if that is not `work.flops`.
         """
         entry, args = registry[kernel], tuple(args)
         chosen = entry.choose(args, {}).name
@@ -212,9 +214,11 @@ class Run(contextlib.AbstractContextManager["Run"]):
         contenders = dict(peers or {})
         for v in (entry.portable, *entry.candidates(args, {}, get_precision())):
             if not self.args.variants or v.name in self.args.variants:
-                contenders[v.name] = _contender(kernel, v.function, args, v.name == chosen, BOUNDS[v.precision])
+                made = _contender(kernel, v.function, args, v.name == chosen, BOUNDS[v.precision])
+                contenders[v.name] = made._replace(flops=flops and flops(v.name))
         if self.own and self.own[0] == kernel:
-            contenders[self.args.kernel.rpartition(":")[2]] = _contender(kernel, self.own[1], args)
+            name = self.args.kernel.rpartition(":")[2]
+            contenders[f"{name} (yours)" if name in contenders else name] = _contender(kernel, self.own[1], args)
         return self.measure(kernel, shape, contenders, work, lambda: right)
 
 

@@ -55,6 +55,14 @@ def which(where: str, of: str | None, kernels: Sequence[str]) -> str:
     return of
 
 
+def check_variants(names: Sequence[str], kernels: Sequence[str]) -> None:
+    """Raise ArgumentError for a name that no variant of these kernels has."""
+    known = {v.name for kernel in kernels for v in (registry[kernel].portable, *registry[kernel].variants)}
+    for name in names:
+        if name not in known:
+            raise ArgumentError(f"--variants {name}: {', '.join(kernels)} have {', '.join(sorted(known))}")
+
+
 def check(function: Callable[..., Any], where: str, kernel: str, cases: Iterable[Sequence[Any]]) -> Error:
     """Hold a user's function against the portable kernel in float64 on each of `cases`: the greatest error.
 

@@ -55,6 +55,13 @@ def test_work():
     assert layer.work(3) == (2 * 3 * 3 * 4 * 7 * 3 * 2 * 4, 4 * (3 * 6 * 5 * 4 + 3 * 2 * 4 * 7 + 3 * 3 * 4 * 7))
 
 
+def test_what_winograd_executes():
+    layer = Layer((7, 6), (3, 3, 4, 5), ConvGeometry(padding=(1, 1, 1, 1)), ["a"])
+    assert bench_conv.executed("im2col", "fwd", layer, 2) == layer.work(2).flops
+    assert bench_conv.executed("winograd2", "fwd", layer, 2) == 2 * (2 * 4 * 3) * 16 * 4 * 5
+    assert bench_conv.executed("winograd4", "gw", layer, 2) == 2 * (2 * 2 * 2) * 36 * 4 * 5
+
+
 @pytest.mark.parametrize("what", bench_conv.PASSES)
 def test_the_reference_by_parts_is_the_portable_kernel(what, monkeypatch):
     monkeypatch.setattr(bench_conv, "REFERENCE_BYTES", 1)
@@ -104,6 +111,11 @@ def test_without_pytorch(monkeypatch, capsys):
     shown = capsys.readouterr().out
     assert "portable" in shown
     assert "NCHW" not in shown
+
+
+def test_unknown_variants(monkeypatch):
+    with pytest.raises(ArgumentError, match=r"--variants other: conv2d, .* have .*portable"):
+        run(monkeypatch, "--variants", "other")
 
 
 def test_the_example_of_the_page(monkeypatch, capsys):
