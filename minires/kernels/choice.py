@@ -26,8 +26,9 @@ from ..errors import ArgumentError
 from ..files import publish
 
 PRECISIONS = ("exact", "fast")
-ROUNDS = 5  # timed calls of a candidate, after one that is not
-SLOWER = 2  # a candidate this many times slower than the best in the first round is out
+ROUNDS = 3  # turns of a candidate
+TURN = 0.05  # seconds of a turn: for the first half, threads of the one before may still wait in loops for more work
+SLOWER = 1.5  # a candidate this many times slower than the best in the first round is out
 NOISE = 0.03  # candidates within this share of the best time count as equally fast
 MOST = 2048  # measurements in a process: arguments that are new at each call (a seed) must not be measured for ever
 FORMAT = "minires kernel times 1"
@@ -90,19 +91,25 @@ def fastest(seconds: Mapping[str, float]) -> str:
 
 def measure(calls: Mapping[str, Callable[[], object]]) -> dict[str, float]:
     """Median seconds of each call, made in turns, so that what disturbs the machine disturbs all of them."""
-    for call in calls.values():
+    turns: dict[str, list[float]] = {name: [] for name in calls}
+    racing = list(calls)
+    for _ in range(ROUNDS):
+        for name in racing:
+            turns[name].append(_turn(calls[name]))
+        limit = SLOWER * min(seconds[0] for seconds in turns.values())
+        racing = [name for name in racing if turns[name][0] <= limit]
+    return {name: statistics.median(seconds) for name, seconds in turns.items()}
+
+
+def _turn(call: Callable[[], object]) -> float:
+    """Call for a while; the median seconds of the later half."""
+    times: list[float] = []
+    end = time.perf_counter() + TURN
+    while len(times) < 2 or time.perf_counter() < end:
+        start = time.perf_counter()
         call()
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    racing = dict(calls)
-    for turn in range(ROUNDS):
-        for name, call in racing.items():
-            start = time.perf_counter()
-            call()
-            times[name].append(time.perf_counter() - start)
-        if turn == 0:
-            limit = SLOWER * min(values[0] for values in times.values())
-            racing = {name: call for name, call in racing.items() if times[name][0] <= limit}
-    return {name: statistics.median(values) for name, values in times.items()}
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[len(times) // 2 :])
 
 
 Times = dict[str, dict[str, float]]  # a kernel's name and arguments -> variant -> seconds

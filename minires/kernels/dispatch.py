@@ -7,7 +7,7 @@ the right result; a faster version for some arrays registers with `@variant` und
 2. Else the candidates are the variants that accept the arrays, that suit the arguments, and that the precision setting
    allows. One runs; where there is none, the portable version does.
 3. Of several the fastest runs: the one that was measured to be if measuring is on (`choice.py`), else the one that
-   estimates the least time, the earlier registered of equals.
+   estimates the least time, the earlier registered of equals. An infinite estimate is for want of a better variant.
 
 The choice is remembered for all calls with arguments of the same kind.
 
@@ -20,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -97,6 +98,11 @@ class Kernel:
     variants: list[Variant] = field(default_factory=list)
     remembered: dict[Any, Decision] = field(default_factory=dict)
 
+    @property
+    def in_place(self) -> bool:
+        """Whether it writes into its arguments, so that calls on trial would add up."""
+        return self.name.endswith("_")
+
     def find(self, name: str) -> Variant:
         """The implementation of a name. Raises ArgumentError for an unknown one."""
         implementations = (self.portable, *self.variants)
@@ -136,25 +142,28 @@ class Kernel:
     def _decide(self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Decision:
         (wanted, precision, count, tuner), arrays = key[0], _arrays(args, kwargs)
         check_one_device(self.name, arrays)
-        seconds: Mapping[str, float] | None = None
+        seconds: dict[str, float] = {}
         lasts = True
         if wanted is not None:
             chosen, how = self._forced(wanted, args, kwargs), "forced"
         elif len(candidates := self.candidates(args, kwargs, precision)) < 2:
             chosen, how = next(iter(candidates), self.portable), "only"
         else:
-            if tuner is not None and not self.name.endswith("_"):  # in place, each trial would change the arrays
-                calls = {v.name: functools.partial(v.function, *args, **kwargs) for v in candidates}
+            seconds = {v.name: v.cost(*args, **kwargs) if v.cost else 0.0 for v in candidates}
+            chosen, how = self.find(min(seconds, key=seconds.__getitem__)), "estimated"
+            calls = {
+                v.name: functools.partial(v.function, *args, **kwargs)
+                for v in candidates
+                if seconds[v.name] < math.inf  # the others are for want of better ones
+            }
+            if tuner is not None and len(calls) > 1 and not self.in_place:
                 call = f"{self.name}({self._arguments(key)}), precision {precision}, {count} threads"
-                seconds = tuner.times(call, calls)
+                times = tuner.times(call, calls)
+                if times is not None:
+                    chosen, how, seconds = self.find(choice.fastest(times)), "measured", times
                 lasts = not threads.is_nested()  # where nothing is measured
-            if seconds is not None:
-                chosen, how = self.find(choice.fastest(seconds)), "measured"
-            else:
-                seconds = {v.name: v.cost(*args, **kwargs) if v.cost else 0.0 for v in candidates}
-                chosen, how = self.find(min(seconds, key=seconds.__getitem__)), "estimated"
         widen = chosen is self.portable and any(map(_is_half, arrays))
-        return Decision(chosen.name, self._in_float32 if widen else chosen.function, how, seconds or {}, lasts)
+        return Decision(chosen.name, self._in_float32 if widen else chosen.function, how, seconds, lasts)
 
     def _forced(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Variant:
         chosen = self.find(name)
@@ -189,9 +198,7 @@ class Kernel:
         args, kwargs = tuple(wide[: len(args)]), dict(zip(kwargs, wide[len(args) :], strict=True))
         result = self.choose(args, kwargs).function(*args, **kwargs)
         for array, written in zip(given, wide, strict=True):
-            if (
-                self.name.endswith("_") and _is_half(array) and getattr(array.flags, "writeable", True)
-            ):  # a gradient may not be
+            if self.in_place and _is_half(array) and getattr(array.flags, "writeable", True):  # a gradient may not be
                 array[...] = written
         return _narrowed(result)
 
@@ -222,8 +229,9 @@ def variant(
     """Register `<kernel>_<variant>` as the variant of that name of kernel `of`.
 
     `suits` and `cost` get the kernel's arguments: whether the variant can take them (beyond `accepts`), and about how
-    many seconds it needs. They may look at shapes, dtypes, contiguity and at what is no array. The first line of
-    `suits`'s docstring tells users what the variant takes. `precision="fast"` keeps it from "exact" runs.
+    many seconds it needs (math.inf: only for want of another). They may look at shapes, dtypes, contiguity and at what
+    is no array. The first line of `suits`'s docstring tells users what the variant takes. `precision="fast"` keeps it
+    from "exact" runs.
 
     Raises ArgumentError, at import, if the name or the signature is not the kernel's.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,8 +32,7 @@ def tuned() -> Iterator[None]:
 def test_the_fastest_is_measured_once_and_remembered(fake: Any, clock: Any, tuned: None) -> None:
     f = fake(a=3.0, b=2.0, c=2.5)
     assert f(X) == "b"
-    names = [name for turn in range(1 + choice.ROUNDS) for name in "abc"]
-    assert clock.calls == [*names, "b"]
+    assert clock.calls == [*(choice.ROUNDS * "aabbcc"), "b"]
     clock.calls.clear()
     assert (f(2 * X), f(X), f(X)) == ("b", "b", "b")
     assert clock.calls == ["b", "b", "b"]
@@ -61,16 +61,32 @@ def test_of_equally_fast_ones_the_first_runs(fake: Any, tuned: None) -> None:
     assert fake("other", a=1.1, b=1.01, c=1.0)(X) == "b"
 
 
-def test_the_median_counts(clock: Any) -> None:
-    steady, shaky = iter([9] + [2] * choice.ROUNDS), iter([1, 1, 3, 3, 1, 3])
-    calls = {"a": lambda: clock.spend("a", next(steady)), "b": lambda: clock.spend("b", next(shaky))}
-    assert choice.measure(calls) == {"a": 2, "b": 3}
+def test_a_turn_gives_the_median_of_its_later_half(fake: Any, clock: Any) -> None:
+    def takes(*turns: list[float]) -> Any:
+        seconds = iter([s for turn in turns for s in turn])
+        return lambda: clock.spend("", next(seconds) * choice.TURN)
+
+    long = takes([9, 3], [1, 2], [7, 1])  # of a turn each: two calls
+    short = takes([0.5, 0.1, 0.1, 0.1, 0.3], [0.4, 0.3, 0.2, 0.3], [0.6, 0.3, 0.6])
+    assert choice.measure({"long": long}) == pytest.approx({"long": 2 * choice.TURN})
+    assert choice.measure({"short": short}) == pytest.approx({"short": 0.25 * choice.TURN})
 
 
-def test_a_hopeless_candidate_is_timed_once(fake: Any, clock: Any, tuned: None) -> None:
-    assert fake(slow=2.5, a=1.0, b=1.5)(X) == "a"
-    assert clock.calls.count("slow") == 2
-    assert clock.calls.count("b") == 1 + choice.ROUNDS
+def test_a_hopeless_candidate_has_one_turn(fake: Any, clock: Any, tuned: None) -> None:
+    assert fake(slow=1.6, a=1.0, b=1.5)(X) == "a"
+    assert (clock.calls.count("slow"), clock.calls.count("b")) == (2, 2 * choice.ROUNDS)
+
+
+def test_an_infinite_cost_is_for_want_of_a_better_one(fake: Any, clock: Any, tuned: None) -> None:
+    last = {"seconds": 1.0, "cost": lambda *_: np.inf}
+    f = fake(last=last, a={"seconds": 3.0, "suits": lambda x, *_: len(x) > 2}, b=2.0)
+    assert f(X) == "b"
+    rows = [(row.variant, dict(row.seconds)) for row in choices() if row.kernel == "fake"]
+    assert rows == [("b", {"a": 3.0, "b": 2.0})]
+    clock.calls.clear()
+    assert (f(X[:2]), clock.calls) == ("b", ["b"])
+    assert fake("other", last=last)(X) == "last"
+    assert fake("another", last=last, later=last)(X) == "last"
 
 
 def test_one_candidate_is_not_measured(fake: Any, clock: Any, tuned: None) -> None:
@@ -170,7 +186,7 @@ def test_threads_measure_one_at_a_time(fake: Any, clock: Any, tuned: None) -> No
     for caller in callers:
         caller.join()
     assert results == ["b"] * 32
-    assert clock.calls.count("a") == len(shapes) * (1 + choice.ROUNDS)
+    assert clock.calls.count("a") == len(shapes) * 2 * choice.ROUNDS
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -182,6 +198,7 @@ def test_a_child_forked_while_a_thread_measures_can_measure(fake: Any, tuned: No
     def slow_waiting(x: Any, geometry: Any = None, bias: Any = None) -> str:
         measuring.set()
         forked.wait(60)
+        fake.clock.spend("waiting", 1)
         return "waiting"
 
     kernels.variant(slow, Accepts("cpu"))(slow_waiting)
@@ -191,7 +208,11 @@ def test_a_child_forked_while_a_thread_measures_can_measure(fake: Any, tuned: No
         measuring.wait(60)
         child = os.fork()
         if child == 0:
-            os._exit(0 if f(X) == "b" else 1)
+            signal.alarm(30)
+            try:
+                os._exit(0 if f(X) == "b" else 1)
+            finally:
+                os._exit(2)
     finally:
         forked.set()
         thread.join()
@@ -279,7 +300,7 @@ def test_two_processes_add_to_one_file(fake: Any, cache: Path) -> None:
     f(X[:2])
     theirs = choice.get_tuner()
     assert mine is not theirs
-    mine.times("third", {"a": lambda: None})
+    mine.times("third", {"a": lambda: fake.clock.spend("a", 1)})
     assert len(times(cache)) == 3
     assert mine.measured.keys() == times(cache).keys()  # and it has learnt theirs
 
@@ -311,7 +332,7 @@ def test_a_file_that_is_no_cache_is_told_of_once_and_left_alone(kind: str, fake:
     assert len(warned) == 1
     assert "\n" not in str(warned[0].message)
     assert f(X[:2]) == "b"  # warnings are errors here
-    assert clock.calls.count("a") == 2 * (1 + choice.ROUNDS)
+    assert clock.calls.count("a") == 2 * 2 * choice.ROUNDS
     assert cache.read_bytes() == BAD[kind]
 
 
