@@ -17,6 +17,13 @@ class Error(NamedTuple):
     max: float
     rms: float
 
+    def within(self, bound: Error) -> bool:
+        """Whether neither is greater than the bound's; NaN is not."""
+        return self.max <= bound.max and self.rms <= bound.rms
+
+    def __str__(self) -> str:
+        return f"{self.max:.1e} ({self.rms:.1e} rms)"
+
 
 EXACT = Error(1e-5, 5e-7)  # a matrix product in float32
 FAST = Error(1e-4, 5e-6)  # Winograd with tiles of 4x4, and what peers and kernels of users are held to
@@ -45,16 +52,16 @@ def error(result: Any, reference: Sequence[np.ndarray]) -> Error:
     return Error(largest, rms)
 
 
-def verified(who: str, result: Any, reference: Sequence[np.ndarray], bound: Error) -> Error:
-    """The error of a result. Raises ArgumentError, naming `who`, if it is beyond `bound`."""
+def verified(who: str, result: Any, reference: Sequence[np.ndarray]) -> Error:
+    """The error of a result. Raises ArgumentError, naming `who`, if it is beyond FAST: then it is wrong."""
     try:
         found = error(result, reference)
     except ArgumentError as wrong:
         raise ArgumentError(f"{who} {wrong}, so it was not timed") from None
-    if not (found.max <= bound.max and found.rms <= bound.rms):  # NaN is refused too
+    if not found.within(FAST):
         raise ArgumentError(
             f"{who} is wrong, so it was not timed: its error is {found.max:.1e} at most, {found.rms:.1e} rms, over the"
-            f" rms of the portable kernel's result in float64; up to {bound.max:.0e} and {bound.rms:.0e} are admitted"
+            f" rms of the portable kernel's result in float64; up to {FAST.max:.0e} and {FAST.rms:.0e} are admitted"
         )
     return found
 

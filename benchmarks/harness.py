@@ -48,7 +48,7 @@ class Contender(NamedTuple):
     call: Callable[[], Any]
     arrays: Callable[[Any], Any] = same  # what `call` returned, as array or tuple of arrays like the reference's
     flops: float | None = None  # what a call executes, if it is not work.flops
-    bound: Error = FAST  # the error that is admitted
+    bound: Error = FAST  # the error that it promises to keep within
     chosen: bool = False  # whether minires takes this one by itself
 
 
@@ -98,6 +98,7 @@ class Run(contextlib.AbstractContextManager["Run"]):
     ) -> None:
         self.benchmark, self.args, self.odd, self.with_peaks = benchmark, args, odd or {}, with_peaks
         self.total, self.done, self.began = 0, 0, time.perf_counter()  # cases; set `total` for the time that is left
+        self.broken: list[str] = []  # promises of exactness
         self.own: tuple[str, Callable[..., Any]] | None = None  # the kernel that the user's function stands for
         self.stack = contextlib.ExitStack()
 
@@ -142,6 +143,9 @@ class Run(contextlib.AbstractContextManager["Run"]):
             self.report.save(self.args.json)
             print(f"{len(self.report.rows)} rows in {self.args.json}")
         self.stack.close()
+        if self.broken and error is None:
+            print(f"{len(self.broken)} results are less exact than promised:", *self.broken, sep="\n  ")
+            raise SystemExit(1)
 
     def measure(
         self,
@@ -158,14 +162,17 @@ class Run(contextlib.AbstractContextManager["Run"]):
 
         `items`, such as images, are what a call handles; `extra` holds further numbers of a contender by the heading
         of their column; a turn lasts `least` seconds (else half of --settle). Raises ArgumentError, and times nothing,
-        if a contender is beyond its bound.
+        if a result is wrong. One that is only less exact than its contender promises is timed, and told at the end.
         """
         errors: dict[str, Error] = {}
         if reference is not None:
             right = reference()
             for who, contender in contenders.items():
                 result = contender.arrays(contender.call())
-                errors[who] = checking.verified(f"{name} of {who} for {shape}", result, right, contender.bound)
+                given = f"{name} of {who} for {shape}"
+                errors[who] = checking.verified(given, result, right)
+                if not errors[who].within(contender.bound):
+                    self.broken.append(f"{given}: {errors[who]}, where it promises {contender.bound}")
                 del result
             del right
         settle = self.args.settle

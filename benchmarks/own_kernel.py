@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.checking import FAST, Error, reference, run, shapes, verified
+from benchmarks.checking import Error, reference, run, shapes, verified
 from minires.errors import ArgumentError
 from minires.kernels import registry
 
@@ -88,7 +88,7 @@ def check(function: Callable[..., Any], where: str, kernel: str, cases: Iterable
         wide = [a.dtype for a, b in zip(result, right, strict=False) if b.dtype == np.float64 and a.dtype != np.float32]
         if wide:
             raise ArgumentError(f"{given} gives {wide[0]} instead of float32, so it was not timed")
-        found = verified(given, result, right, FAST)
+        found = verified(given, result, right)
         worst = Error(max(worst.max, found.max), max(worst.rms, found.rms))
     print(f"checked: {where} is {kernel}, with an error of at most {worst.max:.1e}, {worst.rms:.1e} rms")
     return worst

@@ -23,6 +23,9 @@ from minires.errors import ArgumentError
 from minires.files import publish
 
 FORMAT = 1
+COLUMNS = (
+    "contender", "ms", "least", "greatest", "images/s", "GFLOP/s", "real", "of GEMM", "GB/s", "of copy", "error", "rms",
+)  # fmt: skip
 
 
 class Work(NamedTuple):
@@ -108,7 +111,9 @@ def _digits(value: float) -> str:
 def table(rows: Sequence[Row], peaks: Peaks | None = None) -> None:
     """Print rows as a table: rich's on a terminal where it is installed, else plain."""
     cells = [row.columns(peaks) for row in rows]
-    print_table(list(dict.fromkeys(name for row in cells for name in row)), [list(row.items()) for row in cells])
+    found = dict.fromkeys(name for row in cells for name in row)
+    known = [name for name in COLUMNS if name in found]
+    print_table([*known, *(name for name in found if name not in known)], [list(row.items()) for row in cells])
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[tuple[str, str]]]) -> None:

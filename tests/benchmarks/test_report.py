@@ -51,6 +51,7 @@ def test_a_table_lines_up(run, capsys):
     assert lines[0].split()[:2] == ["contender", "ms"]
     ends = {line.index(text) + len(text) for line, text in zip(lines, ("greatest", "120", "60", "25"), strict=True)}
     assert len(ends) == 1
+    assert lines[0].index("GFLOP/s") < lines[0].index("real") < lines[0].index("of GEMM") < lines[0].index("rms")
 
 
 def test_files_hold_all(run, tmp_path):
