@@ -4,17 +4,14 @@ An image is cut into tiles of m x m results, each made from (m+2) x (m+2) values
 y = A^T ((G g G^T) * (B^T d B)) A, where * multiplies place by place. Summed over channels, each of the (m+2)^2 places
 is a matrix product of tiles by channels: (m+2)^2 / m^2 products a result, where the definition takes 9. F(2x2, 3x3)
 takes 4, F(4x4, 3x3) 2.25. docs/ops/conv.md derives the matrices.
-
-On matrices laid out as rows, X -> M^T X M is one product with kron(M, M)^T. So every step is a matrix product.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,171 +22,60 @@ from ..dispatch import Accepts, variant
 from ..kept import kept
 from ..portable.conv import ConvGeometry, conv2d, conv2d_grad_input, conv2d_grad_weight
 from .conv_questions import COPY, PRODUCT, STREAM, conv2d_asks, grad_input_asks, grad_weight_asks, is_empty
+from .tiles import F2, F4, Minimal, Scratch, Tiles, cut, mix, mix_shared, multiply, pieces, put, take, transformed
 
-COLUMNS = (
-    512  # a product of so few columns skips BLAS's packing of its operands, which these small matrices do not repay
-)
-ROWS, SMALL_PRODUCT = 64, 64 * 64  # likewise, of tiles by channels
-PLACES = (
-    36 * 256
-)  # a*a times the tiles at a time: the more, the better the products; the fewer, the less scratch memory
+CHANNELS = 64  # output channels at a time, where there are more of them than tiles
 
 
-@dataclass(frozen=True)
-class Minimal:
-    """F(m x m, 3x3). Its matrices work on tiles laid out as rows: (a*a, a*a), (a*a, 9) and (m*m, a*a), a = m + 2."""
+def by_channel(f: Minimal, images: int, size: tuple[int, ...], channels: int) -> bool:
+    """Whether there are more output channels than tiles. Then the weights, not the images, are what fills memory.
 
-    m: int
-    BT: tuple[tuple[float, ...], ...]
-    G: tuple[tuple[float, ...], ...]
-    AT: tuple[tuple[float, ...], ...]
-
-    @property
-    def a(self) -> int:
-        return self.m + 2
-
-    @functools.cache  # noqa: B019 (there are two of them, for good)
-    def matrices(self, dtype: Any) -> tuple[Array, Array, Array]:
-        """kron(B, B)^T, kron(G, G) and kron(A, A)^T."""
-        data, weights, result = (np.kron(matrix, matrix).astype(dtype) for matrix in (self.BT, self.G, self.AT))
-        return data, weights, result
+    All tiles are transformed first, and stay in the cache while the weights pass by, a few channels at a time.
+    """
+    return channels > images * -(-size[0] // f.m) * -(-size[1] // f.m)
 
 
-F2 = Minimal(
-    2,
-    BT=((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)),
-    G=((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1)),
-    AT=((1, 1, 1, 0), (0, 1, -1, -1)),
-)
-F4 = Minimal(
-    4,
-    BT=(
-        (4, 0, -5, 0, 1, 0), (0, -4, -4, 1, 1, 0), (0, 4, -4, -1, 1, 0),
-        (0, -2, -1, 2, 1, 0), (0, 2, -1, -2, 1, 0), (0, 4, 0, -5, 0, 1),
-    ),
-    G=(
-        (1 / 4, 0, 0), (-1 / 6, -1 / 6, -1 / 6), (-1 / 6, 1 / 6, -1 / 6),
-        (1 / 24, 1 / 12, 1 / 6), (1 / 24, -1 / 12, 1 / 6), (0, 0, 1),
-    ),
-    AT=((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1)),
-)  # fmt: skip
+def all_tiles(f: Minimal, x: Array, size: tuple[int, ...], pads: tuple[int, int]) -> Array:
+    """B^T d B of all tiles of x (N, H, W, C), image by image: (a*a, T, C)."""
+    blocks, c = cut(f, len(x), size, get_num_threads()), x.shape[3]
+    ends = list(itertools.accumulate(math.prod(b.shape) for b in blocks))
+    v = empty((f.a**2, ends[-1], c), x.dtype)
+
+    def work(own: Iterator[tuple[Tiles, int]]) -> None:
+        scratch = Scratch(f, x, max(b.shape for b in blocks), c, pads)
+        for tiles, end in own:
+            d = scratch.gathered(tiles).reshape(f.a**2, -1)
+            mix(f.matrices(x.dtype)[0], d, v.reshape(f.a**2, -1)[:, end * c - d.shape[1] : end * c])
+
+    share(work, zip(blocks, ends, strict=True))
+    return v
 
 
-def mix(matrix: Array, x: Array, out: Array) -> None:
-    """out (R, n) = matrix (R, S) @ x (S, n), a few columns at a time."""
-    whole = x.shape[1] // COLUMNS * COLUMNS
-    if whole:
-        pieces = [v[:, :whole].reshape(len(v), -1, COLUMNS).swapaxes(0, 1) for v in (x, out)]
-        np.matmul(matrix, pieces[0], out=pieces[1])
-    if whole < x.shape[1]:
-        np.matmul(matrix, x[:, whole:], out=out[:, whole:])
+def convolve(
+    f: Minimal, x: Array, w: Array, size: tuple[int, ...], pads: tuple[int, int], bias: Array | None, turn: bool
+) -> Array:
+    """Cross-correlation of x (N, H, W, C) with w (3, 3, C, O): (N, *size, O).
 
-
-def mix_shared(matrix: Array, x: Array, shape: tuple[int, ...]) -> Array:
-    """matrix @ x, as an array of `shape`, by all threads."""
-    out = empty(shape, x.dtype)
-    out2, step = out.reshape(len(matrix), -1), 16 * COLUMNS
-
-    def work(starts: Iterator[int]) -> None:
-        for start in starts:
-            mix(matrix, x[:, start : start + step], out2[:, start : start + step])
-
-    share(work, range(0, x.shape[1], step))
-    return out
-
-
-def transformed(f: Minimal, w: Array) -> Array:
-    """G g G^T for each pair of channels of w (3, 3, C, O): (a*a, C, O)."""
-    return mix_shared(f.matrices(w.dtype)[1], w.reshape(9, -1), (f.a**2, *w.shape[2:]))
-
-
-def pieces(count: int, step: int) -> list[slice]:
-    """range(count) in slices of `step`, the last of what is left."""
-    return [slice(start, min(start + step, count)) for start in range(0, count, step)]
-
-
-class Tiles(NamedTuple):
-    """A block of tiles: of these images, these rows of tiles; shape (images, rows, columns)."""
-
-    images: slice
-    rows: slice
-    shape: tuple[int, int, int]
-
-
-def cut(f: Minimal, images: int, size: tuple[int, ...], share_of: int) -> list[Tiles]:
-    """Blocks of tiles of results of `size`: whole images, or some rows of one; one of `share_of` at the most."""
-    rows, columns = -(-size[0] // f.m), -(-size[1] // f.m)
-    most = max(1, min(PLACES // f.a**2, -(-images * rows * columns // share_of)))
-    n, r = max(1, most // (rows * columns)), min(rows, max(1, most // columns))
-    return [
-        Tiles(
-            slice(i, i + min(n, images - i)),
-            slice(j, j + min(r, rows - j)),
-            (min(n, images - i), min(r, rows - j), columns),
-        )
-        for i in range(0, images, n)
-        for j in range(0, rows, r)
-    ]
-
-
-class Scratch:
-    """One thread's memory for a block of tiles. Each step reads one of the three memories and writes another."""
-
-    def __init__(self, f: Minimal, x: Array, most: tuple[int, int, int], channels: int, pads: tuple[int, int]) -> None:
-        self.f, self.x, self.pads = f, x, pads
-        n, rows, columns = most
-        self.padded = empty((n, rows * f.m + 2, columns * f.m + 2, x.shape[3]), x.dtype)
-        self.padded[...] = 0
-        self.memory = [empty((f.a**2 * n * rows * columns * channels,), x.dtype) for _ in range(3)]
-
-    def view(self, which: int, shape: tuple[int, ...]) -> Array:
-        return self.memory[which][: math.prod(shape)].reshape(shape)
-
-    def gathered(self, tiles: Tiles) -> Array:
-        """B^T d B of the tiles (n, rows, columns) of x (N, H, W, C): (a*a, T, C), in the second memory."""
-        m, a, c, (top, left) = self.f.m, self.f.a, self.x.shape[3], self.pads
-        n, rows, columns = tiles.shape
-        padded = self.padded[:n, : rows * m + 2]
-        first = tiles.rows.start * m - top  # the row of x that the block's first is: before x, or in it
-        begin, end = max(0, -first), min(rows * m + 2, self.x.shape[1] - first)
-        if begin:
-            padded[:, :begin] = 0
-        if end < rows * m + 2:
-            padded[:, end:] = 0
-        padded[:, begin:end, left : left + self.x.shape[2]] = self.x[tiles.images, first + begin : first + end]
-        image, row, column, channel = padded.strides
-        d = self.view(0, (a, a, n, rows, columns, c))
-        np.copyto(d, np.ndarray(d.shape, d.dtype, padded, 0, (row, column, image, m * row, m * column, channel)))
-        return self.mixed(self.f.matrices(d.dtype)[0], d, 1).reshape(a * a, -1, c)
-
-    def mixed(self, matrix: Array, d: Array, where: int) -> Array:
-        d2 = d.reshape(matrix.shape[1], -1)
-        out = self.view(where, (len(matrix), d2.shape[1]))
-        mix(matrix, d2, out)
-        return out
-
-
-def multiply(v: Array, u: Array, out: Array) -> None:
-    """out (P, T, O) = v (P, T, C) @ u (P, C, O); with few channels, few tiles at a time, as they lie."""
-    (p, t, c), o = v.shape, u.shape[2]
-    if c * o <= SMALL_PRODUCT and t % ROWS == 0:
-        np.matmul(v.reshape(p, -1, ROWS, c), u[:, None], out=out.reshape(p, -1, ROWS, o))
-    else:
-        np.matmul(v, u, out=out)
-
-
-def convolve(f: Minimal, x: Array, u: Array, size: tuple[int, ...], pads: tuple[int, int], bias: Array | None) -> Array:
-    """Cross-correlation of x (N, H, W, C) with transformed weights u (a*a, C, O): (N, *size, O)."""
-    (_, c, o), m = u.shape, f.m
+    With `turn` w is (3, 3, O, C), and rotated by half a turn: so gy becomes gx.
+    """
+    o = w.shape[2 if turn else 3]
     y = empty((len(x), *size, o), x.dtype)
-    blocks = cut(f, len(x), size, get_num_threads())
-    most = max(b.shape for b in blocks)
-    result = f.matrices(x.dtype)[2]
+    if by_channel(f, len(x), size, o):
+        _convolve_by_channel(f, x, w, y, pads, bias, turn)
+    else:
+        u = kept(w, (f.m, turn), lambda: transformed(f, turned(w) if turn else w))
+        _convolve_by_tiles(f, x, u, y, pads, bias)
+    return y
+
+
+def _convolve_by_tiles(f: Minimal, x: Array, u: Array, y: Array, pads: tuple[int, int], bias: Array | None) -> None:
+    (_, c, o), m, (data, _, result) = u.shape, f.m, f.matrices(x.dtype)
+    blocks = cut(f, len(x), y.shape[1:3], get_num_threads())
 
     def work(own: Iterator[Tiles]) -> None:
-        scratch = Scratch(f, x, most, max(c, o), pads)
+        scratch = Scratch(f, x, max(b.shape for b in blocks), max(c, o), pads)
         for tiles in own:
-            v = scratch.gathered(tiles)
+            v = scratch.mixed(data, scratch.gathered(tiles), 1).reshape(f.a**2, -1, c)
             products = scratch.view(0, (f.a**2, v.shape[1], o))
             multiply(v, u, products)
             tile = scratch.mixed(result, products, 1).reshape(m, m, *tiles.shape, o)
@@ -198,65 +84,84 @@ def convolve(f: Minimal, x: Array, u: Array, size: tuple[int, ...], pads: tuple[
             put(tile, y[tiles.images, tiles.rows.start * m : tiles.rows.stop * m])
 
     share(work, blocks)
-    return y
 
 
-def put(tile: Array, y: Array) -> None:
-    """Results (m, m, n, rows, columns, O) to their places in y (n, H, W, O), without those that lie beyond it."""
-    m, _, n, rows, columns, o = tile.shape
-    if y.shape[1:3] == (rows * m, columns * m):
-        np.copyto(y.reshape(n, rows, m, columns, m, o), tile.transpose(2, 3, 0, 4, 1, 5))
-        return
-    for i in range(m):
-        for j in range(m):
-            place = y[:, i::m, j::m]
-            place[...] = tile[i, j, :, : place.shape[1], : place.shape[2]]
+def _convolve_by_channel(
+    f: Minimal, x: Array, w: Array, y: Array, pads: tuple[int, int], bias: Array | None, turn: bool
+) -> None:
+    n, oh, ow, o = y.shape
+    m, v, (_, weights, result) = f.m, all_tiles(f, x, (oh, ow), pads), f.matrices(x.dtype)
+
+    def transform(channel: slice) -> Array:
+        part = w[::-1, ::-1, channel].swapaxes(2, 3) if turn else w[..., channel]
+        u = empty((f.a**2, x.shape[3], part.shape[3]), x.dtype)
+        mix(weights, part.reshape(9, -1), u.reshape(f.a**2, -1))
+        return u
+
+    def work(own: Iterator[slice]) -> None:
+        for channel in own:
+            u = kept(w, (f.m, turn, channel.start), functools.partial(transform, channel))
+            products = v @ u
+            tile = np.empty((m, m, n, -(-oh // m), -(-ow // m), u.shape[2]), x.dtype)
+            mix(result, products.reshape(f.a**2, -1), tile.reshape(m * m, -1))
+            if bias is not None:
+                tile += bias[channel]
+            put(tile, y[..., channel])
+
+    share(work, pieces(o, CHANNELS))
 
 
 def grad_weight(f: Minimal, gy: Array, x: Array, pads: tuple[int, int]) -> Array:
     """The weights' gradient (3, 3, C, O): G^T (sum over tiles of (B^T d B) * (A gy A^T)) G."""
-    (_, oh, ow, o), c, m = gy.shape, x.shape[3], f.m
-    tiles_in_all = len(x) * -(-oh // m) * -(-ow // m)
-    # Each thread sums over its own tiles, for all channels; or over all tiles, for its own channels of gy, where there
-    # are more of these: then its sums are smaller than the tiles that others transform as well.
-    by_channel = o > tiles_in_all
-    channels = parts(o) if by_channel else [slice(0, o)]
-    blocks = cut(f, len(x), (oh, ow), 1 if by_channel else get_num_threads())
-    runs = [slice(0, len(blocks))] if by_channel else parts(len(blocks))
-    most = max(b.shape for b in blocks)
-    _, weights, result = f.matrices(x.dtype)
+    gw = empty((3, 3, x.shape[3], gy.shape[3]), x.dtype)
+    if by_channel(f, len(x), gy.shape[1:3], gy.shape[3]):
+        _grad_weight_by_channel(f, gy, x, gw, pads)
+    else:
+        _grad_weight_by_tiles(f, gy, x, gw, pads)
+    return gw
+
+
+def _grad_weight_by_tiles(f: Minimal, gy: Array, x: Array, gw: Array, pads: tuple[int, int]) -> None:
+    """Each thread sums over tiles of its own; the threads' sums are added in their order, by the last product."""
+    c, o, m, (data, weights, result) = x.shape[3], gy.shape[3], f.m, f.matrices(x.dtype)
+    blocks = cut(f, len(x), gy.shape[1:3], get_num_threads())
+    runs = parts(len(blocks))
     sums = empty((len(runs), f.a**2, c, o), x.dtype)
 
-    def work(own: Iterator[tuple[int, slice]]) -> None:
-        scratch = Scratch(f, x, most, max(c, o), pads)
-        for run, channel in own:
-            total = sums[run, :, :, channel]
-            for tiles in blocks[runs[run]]:
-                v = scratch.gathered(tiles)
-                part = gy[tiles.images, tiles.rows.start * m : tiles.rows.stop * m, :, channel]
-                tile = scratch.view(0, (m, m, *tiles.shape, part.shape[3]))
-                take(tile, part)
-                products = scratch.mixed(result.T, tile, 2).reshape(f.a**2, v.shape[1], -1)
-                if tiles is blocks[runs[run]][0]:
-                    np.matmul(v.swapaxes(1, 2), products, out=total)
+    def work(own: Iterator[int]) -> None:
+        scratch = Scratch(f, x, max(b.shape for b in blocks), max(c, o), pads)
+        for run in own:
+            for i, tiles in enumerate(blocks[runs[run]]):
+                v = scratch.mixed(data, scratch.gathered(tiles), 1).reshape(f.a**2, -1, c)
+                tile = scratch.view(0, (m, m, *tiles.shape, o))
+                take(tile, gy[tiles.images, tiles.rows.start * m : tiles.rows.stop * m])
+                gradients = scratch.mixed(result.T, tile, 2).reshape(f.a**2, -1, o)
+                if i == 0:
+                    np.matmul(v.swapaxes(1, 2), gradients, out=sums[run])
                 else:
-                    total += np.matmul(v.swapaxes(1, 2), products)
+                    sums[run] += np.matmul(v.swapaxes(1, 2), gradients)
 
-    share(work, [(run, channel) for run in range(len(runs)) for channel in channels])
-    return mix_shared(np.tile(weights.T, len(runs)), sums.reshape(len(runs) * f.a**2, -1), (3, 3, c, o))
+    share(work, range(len(runs)))
+    mix_shared(np.tile(weights.T, len(runs)), sums.reshape(len(runs) * f.a**2, -1), gw.reshape(9, -1))
 
 
-def take(tile: Array, y: Array) -> None:
-    """The adjoint of `put`: tile (m, m, n, rows, columns, O) from y (n, H, W, O), 0 beyond it."""
-    m, _, n, rows, columns, o = tile.shape
-    if y.shape[1:3] == (rows * m, columns * m):
-        np.copyto(tile, y.reshape(n, rows, m, columns, m, o).transpose(2, 4, 0, 1, 3, 5))
-        return
-    tile[...] = 0
-    for i in range(m):
-        for j in range(m):
-            place = y[:, i::m, j::m]
-            tile[i, j, :, : place.shape[1], : place.shape[2]] = place
+def _grad_weight_by_channel(f: Minimal, gy: Array, x: Array, gw: Array, pads: tuple[int, int]) -> None:
+    n, oh, ow, o = gy.shape
+    m, v, (_, weights, result) = f.m, all_tiles(f, x, (oh, ow), pads), f.matrices(x.dtype)
+
+    def work(own: Iterator[slice]) -> None:
+        for channel in own:
+            part = gy[..., channel]
+            tile = np.empty((m, m, n, -(-oh // m), -(-ow // m), part.shape[3]), x.dtype)
+            take(tile, part)
+            gradients = empty((f.a**2, v.shape[1], part.shape[3]), x.dtype)
+            mix(result.T, tile.reshape(m * m, -1), gradients.reshape(f.a**2, -1))
+            sums = v.swapaxes(1, 2) @ gradients
+            done = np.empty((9, x.shape[3] * part.shape[3]), x.dtype)
+            mix(weights.T, sums.reshape(f.a**2, -1), done)
+            gw[..., channel] = done.reshape(3, 3, x.shape[3], -1)
+
+    share(work, pieces(o, CHANNELS))
 
 
 def turned(w: Array) -> Array:
@@ -293,15 +198,15 @@ cost2, cost4 = functools.partial(seconds, F2), functools.partial(seconds, F4)
 
 
 def _forward(f: Minimal, x: Array, w: Array, geometry: ConvGeometry, bias: Array | None) -> Array:
-    u = kept(w, f.m, lambda: transformed(f, w))
-    return convolve(f, x, u, geometry.output_size(x.shape[1:3], (3, 3)), geometry.padding[::2], bias)
+    size = geometry.output_size(x.shape[1:3], (3, 3))
+    return convolve(f, x, w, size, geometry.padding[::2], bias, turn=False)
 
 
 def _adjoint(
     f: Minimal, gy: Array, w: Array, shape: tuple[int, ...], geometry: ConvGeometry, bias: Array | None
 ) -> Array:
     top, _, left, _ = geometry.padding
-    return convolve(f, gy, transformed(f, turned(w)), shape[1:3], (2 - top, 2 - left), bias)
+    return convolve(f, gy, w, shape[1:3], (2 - top, 2 - left), bias, turn=True)
 
 
 @variant(conv2d, ON_CPU, suits=conv2d_asks(suits), cost=conv2d_asks(cost2))

@@ -1,0 +1,183 @@
+"""Tiles for Winograd's minimal filtering: the matrices of F(m x m, 3x3), and tiles of images laid out for products.
+
+On matrices laid out as rows, X -> M^T X M is one product with kron(M, M)^T. So every step is a matrix product.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...device import Array
+from ...memory import empty
+from ...threads import share
+
+COLUMNS = 512  # OpenBLAS multiplies small matrices as they lie; larger ones it packs first, which these do not repay
+ROWS, SMALL_PRODUCT = 64, 64 * 64  # likewise, of tiles by channels
+PLACES = 36 * 256  # a*a times the tiles at a time: with more the products are better, with fewer the scratch is smaller
+
+
+@dataclass(frozen=True, eq=False)
+class Minimal:
+    """F(m x m, 3x3). Its matrices work on tiles laid out as rows: (a*a, a*a), (a*a, 9) and (m*m, a*a), a = m + 2."""
+
+    m: int
+    BT: tuple[tuple[float, ...], ...]
+    G: tuple[tuple[float, ...], ...]
+    AT: tuple[tuple[float, ...], ...]
+
+    @property
+    def a(self) -> int:
+        return self.m + 2
+
+    @functools.cache  # noqa: B019 (there are two of them, for good)
+    def matrices(self, dtype: Any) -> tuple[Array, Array, Array]:
+        """kron(B, B)^T, kron(G, G) and kron(A, A)^T."""
+        data, weights, result = (np.kron(matrix, matrix).astype(dtype) for matrix in (self.BT, self.G, self.AT))
+        return data, weights, result
+
+
+F2 = Minimal(
+    2,
+    BT=((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)),
+    G=((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1)),
+    AT=((1, 1, 1, 0), (0, 1, -1, -1)),
+)
+F4 = Minimal(
+    4,
+    BT=(
+        (4, 0, -5, 0, 1, 0), (0, -4, -4, 1, 1, 0), (0, 4, -4, -1, 1, 0),
+        (0, -2, -1, 2, 1, 0), (0, 2, -1, -2, 1, 0), (0, 4, 0, -5, 0, 1),
+    ),
+    G=(
+        (1 / 4, 0, 0), (-1 / 6, -1 / 6, -1 / 6), (-1 / 6, 1 / 6, -1 / 6),
+        (1 / 24, 1 / 12, 1 / 6), (1 / 24, -1 / 12, 1 / 6), (0, 0, 1),
+    ),
+    AT=((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1)),
+)  # fmt: skip
+
+
+def mix(matrix: Array, x: Array, out: Array) -> None:
+    """out (R, n) = matrix (R, S) @ x (S, n), a few columns at a time."""
+    whole = x.shape[1] // COLUMNS * COLUMNS
+    if whole:
+        pieces = [v[:, :whole].reshape(len(v), -1, COLUMNS).swapaxes(0, 1) for v in (x, out)]
+        np.matmul(matrix, pieces[0], out=pieces[1])
+    if whole < x.shape[1]:
+        np.matmul(matrix, x[:, whole:], out=out[:, whole:])
+
+
+def transformed(f: Minimal, w: Array) -> Array:
+    """G g G^T for each pair of channels of w (3, 3, C, O): (a*a, C, O)."""
+    u = empty((f.a**2, *w.shape[2:]), w.dtype)
+    mix_shared(f.matrices(w.dtype)[1], w.reshape(9, -1), u.reshape(f.a**2, -1))
+    return u
+
+
+def mix_shared(matrix: Array, x: Array, out: Array) -> None:
+    """`mix`, by all threads."""
+
+    def work(own: Iterator[slice]) -> None:
+        for columns in own:
+            mix(matrix, x[:, columns], out[:, columns])
+
+    share(work, pieces(x.shape[1], 16 * COLUMNS))
+
+
+def pieces(count: int, step: int) -> list[slice]:
+    """range(count) in slices of `step`, the last of what is left."""
+    return [slice(start, min(start + step, count)) for start in range(0, count, step)]
+
+
+class Tiles(NamedTuple):
+    """A block of tiles: of these images, these rows of tiles; shape (images, rows, columns)."""
+
+    images: slice
+    rows: slice
+    shape: tuple[int, int, int]
+
+
+def cut(f: Minimal, images: int, size: tuple[int, ...], share_of: int) -> list[Tiles]:
+    """Blocks of tiles of results of `size`: whole images, or some rows of one; one of `share_of` at the most."""
+    rows, columns = -(-size[0] // f.m), -(-size[1] // f.m)
+    most = max(1, min(PLACES // f.a**2, -(-images * rows * columns // share_of)))
+    n, r = max(1, most // (rows * columns)), min(rows, max(1, most // columns))
+    pairs = itertools.product(pieces(images, n), pieces(rows, r))
+    return [Tiles(i, j, (i.stop - i.start, j.stop - j.start, columns)) for i, j in pairs]
+
+
+class Scratch:
+    """One thread's memory for a block of tiles. Each step reads one of the three memories and writes another."""
+
+    def __init__(self, f: Minimal, x: Array, most: tuple[int, int, int], channels: int, pads: tuple[int, int]) -> None:
+        self.f, self.x, self.pads = f, x, pads
+        n, rows, columns = most
+        self.padded = empty((n, rows * f.m + 2, columns * f.m + 2, x.shape[3]), x.dtype)
+        self.padded[...] = 0
+        self.memory = [empty((f.a**2 * n * rows * columns * channels,), x.dtype) for _ in range(3)]
+
+    def view(self, which: int, shape: tuple[int, ...]) -> Array:
+        return self.memory[which][: math.prod(shape)].reshape(shape)
+
+    def gathered(self, tiles: Tiles) -> Array:
+        """The tiles d (a, a, n, rows, columns, C), which overlap, in the first memory."""
+        m, a, c, (top, left) = self.f.m, self.f.a, self.x.shape[3], self.pads
+        n, rows, columns = tiles.shape
+        padded = self.padded[:n, : rows * m + 2]
+        first = tiles.rows.start * m - top  # the row of x that the block's first is: before x, or in it
+        begin, end = max(0, -first), min(rows * m + 2, self.x.shape[1] - first)
+        if begin:
+            padded[:, :begin] = 0
+        if end < rows * m + 2:
+            padded[:, end:] = 0
+        padded[:, begin:end, left : left + self.x.shape[2]] = self.x[tiles.images, first + begin : first + end]
+        image, row, column, channel = padded.strides
+        d = self.view(0, (a, a, n, rows, columns, c))
+        np.copyto(d, np.ndarray(d.shape, d.dtype, padded, 0, (row, column, image, m * row, m * column, channel)))
+        return d
+
+    def mixed(self, matrix: Array, d: Array, where: int) -> Array:
+        d2 = d.reshape(matrix.shape[1], -1)
+        out = self.view(where, (len(matrix), d2.shape[1]))
+        mix(matrix, d2, out)
+        return out
+
+
+def multiply(v: Array, u: Array, out: Array) -> None:
+    """out (P, T, O) = v (P, T, C) @ u (P, C, O); with few channels, few tiles at a time, as they lie."""
+    (p, t, c), o = v.shape, u.shape[2]
+    if c * o <= SMALL_PRODUCT and t % ROWS == 0:
+        np.matmul(v.reshape(p, -1, ROWS, c), u[:, None], out=out.reshape(p, -1, ROWS, o))
+    else:
+        np.matmul(v, u, out=out)
+
+
+def put(tile: Array, y: Array) -> None:
+    """Results (m, m, n, rows, columns, O) to their places in y (n, H, W, O), without those that lie beyond it."""
+    m, _, n, rows, columns, o = tile.shape
+    if y.shape[1:3] == (rows * m, columns * m):
+        np.copyto(y.reshape(n, rows, m, columns, m, o), tile.transpose(2, 3, 0, 4, 1, 5))
+        return
+    for i in range(m):
+        for j in range(m):
+            place = y[:, i::m, j::m]
+            place[...] = tile[i, j, :, : place.shape[1], : place.shape[2]]
+
+
+def take(tile: Array, y: Array) -> None:
+    """The adjoint of `put`: tile (m, m, n, rows, columns, O) from y (n, H, W, O), 0 beyond it."""
+    m, _, n, rows, columns, o = tile.shape
+    if y.shape[1:3] == (rows * m, columns * m):
+        np.copyto(tile, y.reshape(n, rows, m, columns, m, o).transpose(2, 4, 0, 1, 3, 5))
+        return
+    tile[...] = 0
+    for i in range(m):
+        for j in range(m):
+            place = y[:, i::m, j::m]
+            tile[i, j, :, : place.shape[1], : place.shape[2]] = place
