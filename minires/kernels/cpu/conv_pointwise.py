@@ -26,7 +26,7 @@ def suits(x_shape: tuple[int, ...], w_shape: tuple[int, ...], geometry: ConvGeom
 def cost(x_shape: tuple[int, ...], w_shape: tuple[int, ...], geometry: ConvGeometry) -> float:
     """The product, and with a stride the copy."""
     seen = windows(x_shape, w_shape, geometry) * w_shape[2]
-    return seen * w_shape[3] / PRODUCT + (seen / COPY if geometry.stride != (1, 1) else 0)
+    return seen * w_shape[3] / PRODUCT + (seen / (2 * COPY) if geometry.stride != (1, 1) else 0)
 
 
 def seen_pixels(x: Array, stride: tuple[int, int]) -> Array:

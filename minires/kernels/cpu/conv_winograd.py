@@ -17,27 +17,33 @@ import numpy as np
 
 from ...device import Array
 from ...memory import empty
-from ...threads import get_num_threads, parts, share
+from ...threads import parts, share
 from ..dispatch import Accepts, variant
 from ..kept import kept
 from ..portable.conv import ConvGeometry, conv2d, conv2d_grad_input, conv2d_grad_weight
 from .conv_questions import COPY, PRODUCT, STREAM, conv2d_asks, grad_input_asks, grad_weight_asks, is_empty
 from .tiles import F2, F4, Minimal, Scratch, Tiles, cut, mix, mix_shared, multiply, pieces, put, take, transformed
 
+MOST_PLACES = 36 * 256  # of a block: with more the products are better, with fewer the scratch memory is smaller
 CHANNELS = 64  # output channels at a time, where there are more of them than tiles
 
 
-def by_channel(f: Minimal, images: int, size: tuple[int, ...], channels: int) -> bool:
+def grid(f: Minimal, y: Array) -> tuple[int, int, int]:
+    """Images, and rows and columns of tiles in each, for results y (N, OH, OW, O)."""
+    return len(y), -(-y.shape[1] // f.m), -(-y.shape[2] // f.m)
+
+
+def by_channel(f: Minimal, y: Array) -> bool:
     """Whether there are more output channels than tiles. Then the weights, not the images, are what fills memory.
 
     All tiles are transformed first, and stay in the cache while the weights pass by, a few channels at a time.
     """
-    return channels > images * -(-size[0] // f.m) * -(-size[1] // f.m)
+    return y.shape[3] > math.prod(grid(f, y))
 
 
-def all_tiles(f: Minimal, x: Array, size: tuple[int, ...], pads: tuple[int, int]) -> Array:
-    """B^T d B of all tiles of x (N, H, W, C), image by image: (a*a, T, C)."""
-    blocks, c = cut(f, len(x), size, get_num_threads()), x.shape[3]
+def all_tiles(f: Minimal, x: Array, y: Array, pads: tuple[int, int]) -> Array:
+    """B^T d B of all tiles of x (N, H, W, C) that results y have, image by image: (a*a, T, C)."""
+    blocks, c = cut(*grid(f, y), MOST_PLACES // f.a**2), x.shape[3]
     ends = list(itertools.accumulate(math.prod(b.shape) for b in blocks))
     v = empty((f.a**2, ends[-1], c), x.dtype)
 
@@ -58,19 +64,18 @@ def convolve(
 
     With `turn` w is (3, 3, O, C), and rotated by half a turn: so gy becomes gx.
     """
-    o = w.shape[2 if turn else 3]
-    y = empty((len(x), *size, o), x.dtype)
-    if by_channel(f, len(x), size, o):
+    y = empty((len(x), *size, w.shape[2 if turn else 3]), x.dtype)
+    if by_channel(f, y):
         _convolve_by_channel(f, x, w, y, pads, bias, turn)
     else:
-        u = kept(w, (f.m, turn), lambda: transformed(f, turned(w) if turn else w))
+        u = kept(w, (f.m, turn), lambda: transformed(f, w, turn))
         _convolve_by_tiles(f, x, u, y, pads, bias)
     return y
 
 
 def _convolve_by_tiles(f: Minimal, x: Array, u: Array, y: Array, pads: tuple[int, int], bias: Array | None) -> None:
-    (_, c, o), m, (data, _, result) = u.shape, f.m, f.matrices(x.dtype)
-    blocks = cut(f, len(x), y.shape[1:3], get_num_threads())
+    c, o, m, (data, _, result) = x.shape[3], y.shape[3], f.m, f.matrices(x.dtype)
+    blocks = cut(*grid(f, y), MOST_PLACES // f.a**2)
 
     def work(own: Iterator[Tiles]) -> None:
         scratch = Scratch(f, x, max(b.shape for b in blocks), max(c, o), pads)
@@ -89,32 +94,27 @@ def _convolve_by_tiles(f: Minimal, x: Array, u: Array, y: Array, pads: tuple[int
 def _convolve_by_channel(
     f: Minimal, x: Array, w: Array, y: Array, pads: tuple[int, int], bias: Array | None, turn: bool
 ) -> None:
-    n, oh, ow, o = y.shape
-    m, v, (_, weights, result) = f.m, all_tiles(f, x, (oh, ow), pads), f.matrices(x.dtype)
-
-    def transform(channel: slice) -> Array:
-        part = w[::-1, ::-1, channel].swapaxes(2, 3) if turn else w[..., channel]
-        u = empty((f.a**2, x.shape[3], part.shape[3]), x.dtype)
-        mix(weights, part.reshape(9, -1), u.reshape(f.a**2, -1))
-        return u
+    v, tiles, (_, _, result) = all_tiles(f, x, y, pads), grid(f, y), f.matrices(x.dtype)
 
     def work(own: Iterator[slice]) -> None:
         for channel in own:
-            u = kept(w, (f.m, turn, channel.start), functools.partial(transform, channel))
-            products = v @ u
-            tile = np.empty((m, m, n, -(-oh // m), -(-ow // m), u.shape[2]), x.dtype)
-            mix(result, products.reshape(f.a**2, -1), tile.reshape(m * m, -1))
+            part = w[:, :, channel] if turn else w[..., channel]
+            u = kept(w, (f.m, turn, channel.start), functools.partial(transformed, f, part, turn))
+            products = empty((f.a**2, v.shape[1], channel.stop - channel.start), x.dtype)
+            multiply(v, u, products)
+            tile = empty((f.m, f.m, *tiles, products.shape[2]), x.dtype)
+            mix(result, products.reshape(f.a**2, -1), tile.reshape(f.m**2, -1))
             if bias is not None:
                 tile += bias[channel]
             put(tile, y[..., channel])
 
-    share(work, pieces(o, CHANNELS))
+    share(work, pieces(y.shape[3], CHANNELS))
 
 
 def grad_weight(f: Minimal, gy: Array, x: Array, pads: tuple[int, int]) -> Array:
     """The weights' gradient (3, 3, C, O): G^T (sum over tiles of (B^T d B) * (A gy A^T)) G."""
     gw = empty((3, 3, x.shape[3], gy.shape[3]), x.dtype)
-    if by_channel(f, len(x), gy.shape[1:3], gy.shape[3]):
+    if by_channel(f, gy):
         _grad_weight_by_channel(f, gy, x, gw, pads)
     else:
         _grad_weight_by_tiles(f, gy, x, gw, pads)
@@ -124,7 +124,8 @@ def grad_weight(f: Minimal, gy: Array, x: Array, pads: tuple[int, int]) -> Array
 def _grad_weight_by_tiles(f: Minimal, gy: Array, x: Array, gw: Array, pads: tuple[int, int]) -> None:
     """Each thread sums over tiles of its own; the threads' sums are added in their order, by the last product."""
     c, o, m, (data, weights, result) = x.shape[3], gy.shape[3], f.m, f.matrices(x.dtype)
-    blocks = cut(f, len(x), gy.shape[1:3], get_num_threads())
+    # OpenBLAS sums over few tiles as they lie; with many channels, packing repays.
+    blocks = cut(*grid(f, gy), 128 if c * o <= CHANNELS**2 else MOST_PLACES // f.a**2)
     runs = parts(len(blocks))
     sums = empty((len(runs), f.a**2, c, o), x.dtype)
 
@@ -146,34 +147,21 @@ def _grad_weight_by_tiles(f: Minimal, gy: Array, x: Array, gw: Array, pads: tupl
 
 
 def _grad_weight_by_channel(f: Minimal, gy: Array, x: Array, gw: Array, pads: tuple[int, int]) -> None:
-    n, oh, ow, o = gy.shape
-    m, v, (_, weights, result) = f.m, all_tiles(f, x, (oh, ow), pads), f.matrices(x.dtype)
+    v, tiles, m, (_, weights, result) = all_tiles(f, x, gy, pads), grid(f, gy), f.m, f.matrices(x.dtype)
 
     def work(own: Iterator[slice]) -> None:
         for channel in own:
             part = gy[..., channel]
-            tile = np.empty((m, m, n, -(-oh // m), -(-ow // m), part.shape[3]), x.dtype)
+            tile = empty((m, m, *tiles, part.shape[3]), x.dtype)
             take(tile, part)
             gradients = empty((f.a**2, v.shape[1], part.shape[3]), x.dtype)
             mix(result.T, tile.reshape(m * m, -1), gradients.reshape(f.a**2, -1))
             sums = v.swapaxes(1, 2) @ gradients
-            done = np.empty((9, x.shape[3] * part.shape[3]), x.dtype)
+            done = empty((9, x.shape[3] * part.shape[3]), x.dtype)
             mix(weights.T, sums.reshape(f.a**2, -1), done)
             gw[..., channel] = done.reshape(3, 3, x.shape[3], -1)
 
-    share(work, pieces(o, CHANNELS))
-
-
-def turned(w: Array) -> Array:
-    """The weights (3, 3, O, C) of the convolution that takes gy to gx: w (3, 3, C, O), rotated by half a turn."""
-    out = empty((3, 3, w.shape[3], w.shape[2]), w.dtype)
-
-    def work(places: Iterator[tuple[int, int]]) -> None:
-        for i, j in places:
-            out[i, j] = w[2 - i, 2 - j].T
-
-    share(work, [(i, j) for i in range(3) for j in range(3)])
-    return out
+    share(work, pieces(gy.shape[3], CHANNELS))
 
 
 ON_CPU = Accepts("cpu")

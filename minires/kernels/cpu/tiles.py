@@ -16,11 +16,10 @@ import numpy as np
 
 from ...device import Array
 from ...memory import empty
-from ...threads import share
+from ...threads import get_num_threads, share
 
 COLUMNS = 512  # OpenBLAS multiplies small matrices as they lie; larger ones it packs first, which these do not repay
-ROWS, SMALL_PRODUCT = 64, 64 * 64  # likewise, of tiles by channels
-PLACES = 36 * 256  # a*a times the tiles at a time: with more the products are better, with fewer the scratch is smaller
+DEEP = 128  # channels; with more, such products take fewer tiles and output channels at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,10 +72,38 @@ def mix(matrix: Array, x: Array, out: Array) -> None:
         np.matmul(matrix, x[:, whole:], out=out[:, whole:])
 
 
-def transformed(f: Minimal, w: Array) -> Array:
-    """G g G^T for each pair of channels of w (3, 3, C, O): (a*a, C, O)."""
-    u = empty((f.a**2, *w.shape[2:]), w.dtype)
-    mix_shared(f.matrices(w.dtype)[1], w.reshape(9, -1), u.reshape(f.a**2, -1))
+def panels(w: Array, turn: bool) -> Array:
+    """The weights (3, 3, C, O) in panels of a few output channels, (9, J, C, O/J), for products as they lie.
+
+    With `turn` w is (3, 3, O, C), and rotated by half a turn: so laid out it takes gy to gx.
+    """
+    if turn:
+        _, _, o, c = w.shape
+        wide = panel_width(c, o)
+        return w[::-1, ::-1].reshape(9, o // wide, wide, c).swapaxes(2, 3)
+    _, _, c, o = w.shape
+    wide = panel_width(c, o)
+    return w.reshape(9, c, o // wide, wide).swapaxes(1, 2)
+
+
+def panel_width(c: int, o: int) -> int:
+    """Output channels in a panel: as many as OpenBLAS multiplies as they lie, 64 or 32 tiles at a time."""
+    wide = 64 if c <= DEEP else 32
+    return wide if o % wide == 0 else o
+
+
+def transformed(f: Minimal, w: Array, turn: bool) -> Array:
+    """G g G^T for each pair of channels of the weights, in panels: (a*a, J, C, O/J)."""
+    laid_out = panels(w, turn)
+    g = empty(laid_out.shape, w.dtype)
+    u = empty((f.a**2, *g.shape[1:]), w.dtype)
+
+    def copy(places: Iterator[int]) -> None:
+        for place in places:
+            g[place] = laid_out[place]
+
+    share(copy, range(9))
+    mix_shared(f.matrices(w.dtype)[1], g.reshape(9, -1), u.reshape(f.a**2, -1))
     return u
 
 
@@ -103,10 +130,9 @@ class Tiles(NamedTuple):
     shape: tuple[int, int, int]
 
 
-def cut(f: Minimal, images: int, size: tuple[int, ...], share_of: int) -> list[Tiles]:
-    """Blocks of tiles of results of `size`: whole images, or some rows of one; one of `share_of` at the most."""
-    rows, columns = -(-size[0] // f.m), -(-size[1] // f.m)
-    most = max(1, min(PLACES // f.a**2, -(-images * rows * columns // share_of)))
+def cut(images: int, rows: int, columns: int, most: int) -> list[Tiles]:
+    """Blocks of about `most` tiles: whole images, or some rows of one; at least one block for each thread."""
+    most = max(1, min(most, -(-images * rows * columns // get_num_threads())))
     n, r = max(1, most // (rows * columns)), min(rows, max(1, most // columns))
     pairs = itertools.product(pieces(images, n), pieces(rows, r))
     return [Tiles(i, j, (i.stop - i.start, j.stop - j.start, columns)) for i, j in pairs]
@@ -150,12 +176,16 @@ class Scratch:
 
 
 def multiply(v: Array, u: Array, out: Array) -> None:
-    """out (P, T, O) = v (P, T, C) @ u (P, C, O); with few channels, few tiles at a time, as they lie."""
-    (p, t, c), o = v.shape, u.shape[2]
-    if c * o <= SMALL_PRODUCT and t % ROWS == 0:
-        np.matmul(v.reshape(p, -1, ROWS, c), u[:, None], out=out.reshape(p, -1, ROWS, o))
-    else:
-        np.matmul(v, u, out=out)
+    """out (P, T, O) = v (P, T, C) @ u, whose panels are (P, J, C, O/J); few tiles and channels C at a time."""
+    (p, t, c), (_, j, _, wide) = v.shape, u.shape
+    rows = 64 if c <= DEEP else 32
+    rows = rows if t % rows == 0 else t
+    places = out.reshape(p, t // rows, rows, j, wide).swapaxes(2, 3)
+    tiles = v.reshape(p, t // rows, 1, rows, c)
+    depth = 2 * DEEP if c % (2 * DEEP) == 0 else c
+    np.matmul(tiles[..., :depth], u[:, None, :, :depth], out=places)
+    for first in range(depth, c, depth):
+        places += tiles[..., first : first + depth] @ u[:, None, :, first : first + depth]
 
 
 def put(tile: Array, y: Array) -> None:
