@@ -1,15 +1,16 @@
 """Memory for large NumPy arrays that is used again: fresh pages cost more than the work on them.
 
 The system hands out new memory page by page, each zeroed at its first touch; a training step that maps all its arrays
-anew spends half its time there. Here a block goes back to a free list when the last array that sees it dies.
+anew spends half its time there. Here arrays are cut out of regions of 64 MB that are kept. When the last array that
+sees a piece dies, the piece becomes a hole again, joined with the holes beside it, for arrays of whatever size: a
+smaller last batch or an evaluation lives where the training step does, and little more is held than was ever in use.
 
-How that is known: NumPy keeps the `Block` alive as the base of the array made from its `__array_interface__`, and each
-view of that array, and each view of a view, keeps that array. So `Block.__del__` runs when nobody can see the memory.
+How it is known that nobody sees a piece: NumPy keeps the `Block` alive as the base of the array made from its
+`__array_interface__`, and each view of that array, and each view of a view, keeps that array. So `Block.__del__` runs
+when nobody can see the memory.
 
-How much is held: a block serves only arrays of its size (in steps of 64 KB), so steps of one shape find all they need.
-Two rules let the rest go. Before a new block is mapped, those that lay free longest go back to the system until no more
-than 1.5 times the most that was ever in use is held: batches of many sizes share that room. And a block goes back that
-lay free while 1024 times all that is held was handed out: its shape belongs to something that is over.
+An array goes into the first region that has room, so that the last ones empty when less is needed. One that lay empty
+while 256 times all that is held was handed out, some 50 training steps, goes back to the system.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import math
 import os
 import sys
 import threading
+from bisect import bisect
 from collections import deque
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,14 +27,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 LEAST = 1 << 18  # bytes: smaller arrays come from NumPy, whose allocator keeps small memory itself
-STEP = 1 << 16  # sizes are rounded up to multiples of this
-LINE = 64  # bytes: arrays begin on a cache line, where AVX-512 loads cost up to a third less
-SLACK = 1.5
-PATIENCE = 1024
+PAGE = 1 << 12  # arrays begin on a page, and so on a cache line: AVX-512 loads across two cost up to a third more
+REGION = 1 << 26  # glibc maps what is larger than 32 MB by itself, and so gives all of it back
+PATIENCE = 256
 
 
 class MemoryStats(NamedTuple):
-    """Bytes: seen by arrays, held in all, the most ever held; and how many blocks were ever mapped anew."""
+    """Bytes: seen by arrays, in all regions, the most ever in regions; and how many regions were ever mapped."""
 
     in_use: int
     held: int
@@ -40,91 +41,111 @@ class MemoryStats(NamedTuple):
     mapped: int
 
 
+class _Region:
+    """Memory of the system's, and its holes."""
+
+    def __init__(self, size: int) -> None:
+        self.memory = np.empty(size + PAGE, np.uint8)
+        self.address = -(-self.memory.ctypes.data // PAGE) * PAGE
+        self.size = size
+        self.holes = [(0, size)]  # (start, size), by start
+        self.empty_since = 0  # on the pool's clock
+
+    def take(self, size: int) -> int | None:
+        """Where `size` bytes begin, in the smallest hole that is large enough; None if there is none."""
+        best = None
+        for hole in self.holes:
+            if hole[1] >= size and (best is None or hole[1] < best[1]):
+                best = hole
+        if best is None:
+            return None
+        index, (start, length) = self.holes.index(best), best
+        self.holes[index : index + 1] = [(start + size, length - size)] if length > size else []
+        return start
+
+    def give_back(self, start: int, size: int) -> None:
+        index = bisect(self.holes, (start, 0))
+        if index < len(self.holes) and self.holes[index][0] == start + size:
+            size += self.holes.pop(index)[1]
+        if index and sum(self.holes[index - 1]) == start:
+            index -= 1
+            before = self.holes.pop(index)
+            start, size = before[0], before[1] + size
+        self.holes.insert(index, (start, size))
+
+    def is_empty(self) -> bool:
+        return self.holes == [(0, self.size)]
+
+
 class _Pool:
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        self.returned: deque[np.ndarray] = deque()  # by arrays that died, in any thread, at any moment: even in `take`
-        self.free: dict[int, list[tuple[int, np.ndarray]]] = {}  # size -> (when it came back, memory), oldest first
-        self.clock = self.next_look = 0  # bytes handed out, and at how many to look for what lies free too long
-        self.in_use = self.most_in_use = self.held = self.peak = self.mapped = 0
+        self.regions: list[_Region] = []
+        self.died: deque[tuple[_Region, int, int]] = deque()  # appended to in any thread, at any moment: even in `take`
+        self.clock = self.next_look = 0  # bytes handed out, and at how many to look for empty regions
+        self.in_use = self.held = self.peak = self.mapped = 0
 
-    def take(self, nbytes: int) -> np.ndarray:
-        size = -(-nbytes // STEP) * STEP
+    def take(self, nbytes: int) -> tuple[_Region, int, int]:
+        """A region, and where in it a piece of at least `nbytes` begins, and its size."""
+        size = -(-nbytes // PAGE) * PAGE
         with self.lock:
-            self.sort_in()
+            self.collect()
             self.clock += size
             if self.clock >= self.next_look:
-                self.let_go(0)
+                self.drop_empty(PATIENCE * self.held)
                 self.next_look = self.clock + self.held
-            if size in self.free:
-                memory = self.free[size].pop()[1]
-                if not self.free[size]:
-                    del self.free[size]
+            for region in self.regions:
+                start = region.take(size)
+                if start is not None:
+                    break
             else:
-                memory = self.map(size)
+                region = self.map(max(size, REGION))
+                start = region.take(size) or 0
             self.in_use += size
-            self.most_in_use = max(self.most_in_use, self.in_use)
-            return memory
+            return region, start, size
 
-    def map(self, size: int) -> np.ndarray:
-        self.let_go(size)
+    def map(self, size: int) -> _Region:
         try:
-            memory = np.empty(size + LINE, np.uint8)
+            region = _Region(size)
         except MemoryError:
-            self.release()
-            memory = np.empty(size + LINE, np.uint8)
+            self.drop_empty(0)
+            region = _Region(size)
+        self.regions.append(region)
         self.mapped += 1
         self.held += size
         self.peak = max(self.peak, self.held)
-        start = -memory.ctypes.data % LINE
-        return memory[start : start + size]
+        return region
 
-    def sort_in(self) -> None:
-        while self.returned:
-            memory = self.returned.popleft()
-            self.in_use -= memory.nbytes
-            self.free.setdefault(memory.nbytes, []).append((self.clock, memory))
+    def collect(self) -> None:
+        """Make holes where arrays died."""
+        while self.died:
+            region, start, size = self.died.popleft()
+            region.give_back(start, size)
+            region.empty_since = self.clock
+            self.in_use -= size
 
-    def let_go(self, needed: int) -> None:
-        """Give back what the two rules tell, for `needed` bytes more."""
-        most = SLACK * max(self.most_in_use, self.in_use + needed)
-        while self.free:
-            oldest = min(self.free.values(), key=lambda blocks: blocks[0][0])
-            if self.held + needed <= most and self.clock - oldest[0][0] <= PATIENCE * self.held:
-                return
-            size = oldest.pop(0)[1].nbytes
-            self.held -= size
-            if not oldest:
-                del self.free[size]
-
-    def release(self) -> None:
-        with self.lock:
-            self.sort_in()
-            self.held -= sum(size * len(blocks) for size, blocks in self.free.items())
-            self.free.clear()
-
-    def stats(self) -> MemoryStats:
-        with self.lock:
-            self.sort_in()
-            return MemoryStats(self.in_use, self.held, self.peak, self.mapped)
+    def drop_empty(self, patience: int) -> None:
+        """Give regions back that have been empty for so long."""
+        kept = [r for r in self.regions if not r.is_empty() or self.clock - r.empty_since < patience]
+        self.regions, self.held = kept, sum(r.size for r in kept)
 
 
 _pool = _Pool()
 
 
 class Block:
-    """Memory of the pool, seen through one array; see the module."""
+    """A piece of a region, seen through one array; see the module."""
 
-    __slots__ = ("__array_interface__", "memory")
+    __slots__ = ("__array_interface__", "piece")
 
-    def __init__(self, memory: np.ndarray, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self.memory = memory
+    def __init__(self, piece: tuple[_Region, int, int], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.piece = region, start, _ = piece
         self.__array_interface__ = {
-            "version": 3, "shape": shape, "typestr": dtype.str, "data": (memory.ctypes.data, False),
+            "version": 3, "shape": shape, "typestr": dtype.str, "data": (region.address + start, False),
         }  # fmt: skip
 
-    def __del__(self, give_back: Any = _pool.returned.append) -> None:  # at exit the module's names may be gone
-        give_back(self.memory)
+    def __del__(self, note: Any = _pool.died.append) -> None:  # at exit the module's names may be gone
+        note(self.piece)
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -157,12 +178,16 @@ def is_whole(array: Any) -> bool:
 
 def stats() -> MemoryStats:
     """What the pool holds now."""
-    return _pool.stats()
+    with _pool.lock:
+        _pool.collect()
+        return MemoryStats(_pool.in_use, _pool.held, _pool.peak, _pool.mapped)
 
 
 def release() -> None:
-    """Give all memory that no array sees back to the system."""
-    _pool.release()
+    """Give the regions in which no array lives back to the system."""
+    with _pool.lock:
+        _pool.collect()
+        _pool.drop_empty(0)
 
 
 def peak_rss() -> int | None:
