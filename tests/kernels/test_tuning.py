@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -168,22 +169,33 @@ def test_arguments_that_never_come_again_are_not_measured_for_ever(
     assert f(X, 1) == "b"
 
 
-def test_threads_measure_one_at_a_time(fake: Any, clock: Any, tuned: None) -> None:
-    f, results = fake(a=3.0, b=2.0), []
-    shapes = [np.ones((n, 6), np.float32) for n in range(1, 9)]
+def test_threads_measure_one_at_a_time(fake: Any, tuned: None) -> None:
+    f, results, running, most = fake(), [], [0], [0]
     start = threading.Barrier(4)
+
+    def fake_slow(x: Any, geometry: Any = None, bias: Any = None) -> str:  # which runs nowhere but on trial
+        running[0] += 1
+        most[0] = max(most[0], running[0])
+        time.sleep(0.002)
+        running[0] -= 1
+        fake.clock.spend("slow", 1.4)
+        return "slow"
+
+    kernels.variant(f, Accepts("cpu"))(fake_slow)
+    kernels.variant(f, Accepts("cpu"))(fake.implementation("fake", "b", 1.0))
 
     def call() -> None:
         start.wait()
-        results.extend([f(x) for x in shapes])
+        results.extend([f(X[:rows]) for rows in (1, 2, 3, 4)])
 
     callers = [threading.Thread(target=call) for _ in range(4)]
     for caller in callers:
         caller.start()
     for caller in callers:
         caller.join()
-    assert results == ["b"] * 32
-    assert clock.calls.count("a") == len(shapes) * 2 * choice.ROUNDS
+    assert results == ["b"] * 16
+    assert most == [1]
+    assert len({row.arguments for row in choices() if row.kernel == "fake"}) == 4
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
