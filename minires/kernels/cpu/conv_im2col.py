@@ -151,6 +151,19 @@ def correlate(
     share(work, [(block, channel) for block in blocks for channel in channels])
 
 
+def laid_out(w: Array) -> Array:
+    """A C-contiguous copy of weights (KH, KW, C, O), by all threads: turning them reads against the grain."""
+    copy = empty(w.shape, w.dtype)
+
+    def work(own: Iterator[tuple[int, int, slice]]) -> None:
+        for where in own:
+            copy[where] = w[where]
+
+    halves = parts(w.shape[2])
+    share(work, [(i, j, half) for i in range(w.shape[0]) for j in range(w.shape[1]) for half in halves])
+    return copy
+
+
 def correlate_adjoint(gy: Array, w: Array, gx: Array, pads: tuple[int, int], stride: tuple[int, int]) -> None:
     """gx (N, H, W, C) of correlate(x, w, y, pads, stride), phase by phase.
 
@@ -168,7 +181,7 @@ def correlate_adjoint(gy: Array, w: Array, gx: Array, pads: tuple[int, int], str
                 continue
             last = [i + (count - 1) * s for i, count, s in zip(firsts, ends, stride, strict=True)]
             part = turned[w.shape[0] - 1 - last[0] :: stride[0], w.shape[1] - 1 - last[1] :: stride[1]]
-            part = np.ascontiguousarray(part[: ends[0], : ends[1]])
+            part = laid_out(part[: ends[0], : ends[1]])
             before = [
                 count - 1 - (p + pad - i) // s
                 for count, p, pad, i, s in zip(ends, (a, b), pads, firsts, stride, strict=True)

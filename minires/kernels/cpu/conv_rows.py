@@ -17,7 +17,7 @@ from ...memory import empty
 from ...threads import get_num_threads, parts, share
 from ..dispatch import Accepts, variant
 from ..portable.conv import ConvGeometry, conv2d, conv2d_grad_input, conv2d_grad_weight
-from .conv_im2col import Block, cut
+from .conv_im2col import Block, cut, laid_out
 from .conv_questions import COPY, PRODUCT, conv2d_asks, grad_input_asks, grad_weight_asks, is_empty
 
 ON_CPU = Accepts("cpu")
@@ -112,7 +112,7 @@ def conv2d_grad_input_rows(
     gy: Array, w: Array, shape: tuple[int, ...], geometry: ConvGeometry, bias: Array | None = None
 ) -> Array:
     """The same on gy and the turned weights."""
-    turned = np.ascontiguousarray(w[::-1, ::-1].swapaxes(2, 3))
+    turned = laid_out(w[::-1, ::-1].swapaxes(2, 3))
     pads = w.shape[0] - 1 - geometry.padding[0], w.shape[1] - 1 - geometry.padding[2]
     return correlate(gy, turned, shape[1:3], pads, bias)
 
