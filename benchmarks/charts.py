@@ -19,8 +19,9 @@ from benchmarks.report import Report, Row
 from minires import training
 from minires.errors import ArgumentError
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart, and markers for those who print in grey.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999", "#F0E442")
+# Okabe and Ito's colours, which colour-blind readers can tell apart, but for their yellow, too pale on white; and
+# markers for those who print in grey.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999", "#882255")
 MARKERS = "os^Dv<>PX"
 PYTORCH = "PyTorch"
 
