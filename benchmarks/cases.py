@@ -119,7 +119,8 @@ def start(benchmark: str, args: argparse.Namespace, build: Build, small: Sequenc
 
 def measure_all(run: Run, build: Build, shapes: Iterable[tuple[int, ...]]) -> None:
     """Measure the cases that are wanted at all shapes."""
-    rng = np.random.default_rng(0)
+    rng, shapes = np.random.default_rng(0), list(shapes)
+    run.total = run.done + len(shapes) * sum(wanted(run.args, case.name) for case in build((1, *shapes[0][1:]), rng))
     for shape in shapes:
         for case in build(shape, rng):
             if wanted(run.args, case.name):
