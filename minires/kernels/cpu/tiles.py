@@ -9,7 +9,6 @@ import functools
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,47 +18,32 @@ from ...memory import empty
 from ...threads import get_num_threads, share
 
 COLUMNS = 512  # OpenBLAS multiplies small matrices as they lie; larger ones it packs first, which these do not repay
-DEEP = 128  # channels; with more, such products take fewer tiles and output channels at a time
+ROWS, DEEP, WIDE = 64, 128, 64  # likewise: tiles, channels, and output channels of a panel
 
 
-@dataclass(frozen=True, eq=False)
 class Minimal:
-    """F(m x m, 3x3). Its matrices work on tiles laid out as rows: (a*a, a*a), (a*a, 9) and (m*m, a*a), a = m + 2."""
+    """F(m x m, 3x3) with polynomials evaluated at m + 1 points and infinity (Toom and Cook): A^T, G and B^T."""
 
-    m: int
-    BT: tuple[tuple[float, ...], ...]
-    G: tuple[tuple[float, ...], ...]
-    AT: tuple[tuple[float, ...], ...]
-
-    @property
-    def a(self) -> int:
-        return self.m + 2
+    def __init__(self, m: int, points: tuple[float, ...]) -> None:
+        self.m, self.a = m, m + 2
+        last = [0.0] * (m - 1) + [1.0]  # infinity takes the highest power alone
+        others = [[q for q in points if q != p] for p in points]
+        scales = [math.prod(p - q for q in rest) for p, rest in zip(points, others, strict=True)]
+        self.AT = np.array([*([p**k for k in range(m)] for p in points), last]).T
+        self.G = np.array(
+            [*([p**k / n for k in range(3)] for p, n in zip(points, scales, strict=True)), [0.0, 0.0, 1.0]]
+        )
+        self.BT = np.array([*([*np.poly(rest)[::-1], 0.0] for rest in others), np.poly(points)[::-1]])
 
     @functools.cache  # noqa: B019 (there are two of them, for good)
     def matrices(self, dtype: Any) -> tuple[Array, Array, Array]:
-        """kron(B, B)^T, kron(G, G) and kron(A, A)^T."""
+        """kron(B, B)^T (a*a, a*a), kron(G, G) (a*a, 9) and kron(A, A)^T (m*m, a*a), for tiles laid out as rows."""
         data, weights, result = (np.kron(matrix, matrix).astype(dtype) for matrix in (self.BT, self.G, self.AT))
         return data, weights, result
 
 
-F2 = Minimal(
-    2,
-    BT=((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)),
-    G=((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1)),
-    AT=((1, 1, 1, 0), (0, 1, -1, -1)),
-)
-F4 = Minimal(
-    4,
-    BT=(
-        (4, 0, -5, 0, 1, 0), (0, -4, -4, 1, 1, 0), (0, 4, -4, -1, 1, 0),
-        (0, -2, -1, 2, 1, 0), (0, 2, -1, -2, 1, 0), (0, 4, 0, -5, 0, 1),
-    ),
-    G=(
-        (1 / 4, 0, 0), (-1 / 6, -1 / 6, -1 / 6), (-1 / 6, 1 / 6, -1 / 6),
-        (1 / 24, 1 / 12, 1 / 6), (1 / 24, -1 / 12, 1 / 6), (0, 0, 1),
-    ),
-    AT=((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1)),
-)  # fmt: skip
+F2 = Minimal(2, (0, 1, -1))
+F4 = Minimal(4, (0, 1, -1, 2, -1 / 2))  # half as much rounding error as 0, 1, -1, 2, -2 of Lavin and Gray
 
 
 def mix(matrix: Array, x: Array, out: Array) -> None:
@@ -72,6 +56,11 @@ def mix(matrix: Array, x: Array, out: Array) -> None:
         np.matmul(matrix, x[:, whole:], out=out[:, whole:])
 
 
+def pieces(count: int, step: int) -> list[slice]:
+    """range(count) in slices of `step`, the last of what is left."""
+    return [slice(start, min(start + step, count)) for start in range(0, count, step)]
+
+
 def panels(w: Array, turn: bool) -> Array:
     """The weights (3, 3, C, O) in panels of a few output channels, (9, J, C, O/J), for products as they lie.
 
@@ -79,17 +68,15 @@ def panels(w: Array, turn: bool) -> Array:
     """
     if turn:
         _, _, o, c = w.shape
-        wide = panel_width(c, o)
+        wide = panel_width(o)
         return w[::-1, ::-1].reshape(9, o // wide, wide, c).swapaxes(2, 3)
     _, _, c, o = w.shape
-    wide = panel_width(c, o)
+    wide = panel_width(o)
     return w.reshape(9, c, o // wide, wide).swapaxes(1, 2)
 
 
-def panel_width(c: int, o: int) -> int:
-    """Output channels in a panel: as many as OpenBLAS multiplies as they lie, 64 or 32 tiles at a time."""
-    wide = 64 if c <= DEEP else 32
-    return wide if o % wide == 0 else o
+def panel_width(o: int) -> int:
+    return WIDE if o % WIDE == 0 else o
 
 
 def transformed(f: Minimal, w: Array, turn: bool) -> Array:
@@ -115,11 +102,6 @@ def mix_shared(matrix: Array, x: Array, out: Array) -> None:
             mix(matrix, x[:, columns], out[:, columns])
 
     share(work, pieces(x.shape[1], 16 * COLUMNS))
-
-
-def pieces(count: int, step: int) -> list[slice]:
-    """range(count) in slices of `step`, the last of what is left."""
-    return [slice(start, min(start + step, count)) for start in range(0, count, step)]
 
 
 class Tiles(NamedTuple):
@@ -176,16 +158,20 @@ class Scratch:
 
 
 def multiply(v: Array, u: Array, out: Array) -> None:
-    """out (P, T, O) = v (P, T, C) @ u, whose panels are (P, J, C, O/J); few tiles and channels C at a time."""
+    """out (P, T, O) = v (P, T, C) @ u, whose panels are (P, J, C, O/J).
+
+    By products of ROWS tiles, DEEP channels and one panel: the fastest there are, and sums of few terms round less.
+    """
     (p, t, c), (_, j, _, wide) = v.shape, u.shape
-    rows = 64 if c <= DEEP else 32
-    rows = rows if t % rows == 0 else t
-    places = out.reshape(p, t // rows, rows, j, wide).swapaxes(2, 3)
+    rows = ROWS if t % ROWS == 0 else t
     tiles = v.reshape(p, t // rows, 1, rows, c)
-    depth = 2 * DEEP if c % (2 * DEEP) == 0 else c
-    np.matmul(tiles[..., :depth], u[:, None, :, :depth], out=places)
-    for first in range(depth, c, depth):
-        places += tiles[..., first : first + depth] @ u[:, None, :, first : first + depth]
+    terms = empty(out.shape, out.dtype) if c > DEEP else out
+    for deep in pieces(c, DEEP):
+        sums = out if deep.start == 0 else terms
+        places = sums.reshape(p, t // rows, rows, j, wide).swapaxes(2, 3)
+        np.matmul(tiles[..., deep], u[:, None, :, deep], out=places)
+        if deep.start:
+            out += terms
 
 
 def put(tile: Array, y: Array) -> None:
