@@ -344,3 +344,31 @@ def test_a_gradient_that_another_one_views_is_not_summed_into() -> None:
     (c + SumOfBoth()(a, b)).sum().backward()
     assert b.grad.tolist() == [[2, 2], [2, 2]]
     assert a.grad.tolist() == [[5, 5], [5, 5]]
+
+
+@dataclass(eq=False)
+class Total(Function):
+    """A sum, with gradients that are NumPy's numbers where x has no dimensions."""
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        return np.asarray(x.sum())
+
+    def backward(self, gy: np.ndarray) -> Any:
+        return np.float64(gy)
+
+
+def test_gradients_that_are_numbers_add_up() -> None:
+    x = Tensor(3.0, dtype="float64", requires_grad=True)
+    sum((Total()(x) * k for k in (1, 10, 100)), Total()(x)).backward()
+    assert x.grad.item() == 112
+    Total()(x).backward()
+    assert x.grad.item() == 113
+
+
+def test_adding_to_a_gradient_is_a_write_in_place() -> None:
+    x, w = (Tensor(np.ones(3), requires_grad=True) for _ in range(2))
+    x.sum().backward()
+    y = (w * x.grad).sum()
+    x.sum().backward()
+    with pytest.raises(GraphError, match="written in place"):
+        y.backward()
