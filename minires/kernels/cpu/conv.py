@@ -6,7 +6,8 @@ Faster variants for most geometries stand in conv_im2col.py, conv_winograd.py, .
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +29,7 @@ from ..portable.conv import (
     is_depthwise,
     side_by_side,
 )
+from .conv_questions import COPY, PRODUCT, STREAM, conv2d_asks, grad_input_asks, grad_weight_asks, windows
 
 # The columns of a whole batch are up to KH*KW times as large as its images: 300 MB for one layer of ResNet-18 at
 # batch 128. (Depthwise, the same blocks have images of about 1 MB, which stay in the cache from one place of the window
@@ -48,12 +50,23 @@ def _column_bytes(w_shape: tuple[int, ...], pixels: int, geometry: ConvGeometry,
     return pixels * kh * kw * c * geometry.groups * x.itemsize
 
 
-def last_resort(*args: object, **kwargs: object) -> float:
-    """No estimate, but for every geometry more than a variant made for it."""
-    return math.inf
+def cost(x_shape: tuple[int, ...], w_shape: tuple[int, ...], geometry: ConvGeometry) -> float:
+    """For one block, whose product is left to BLAS: im2col's, without threads. More are for want of a better."""
+    columns = windows(x_shape, w_shape, geometry) * math.prod(w_shape[:3]) * geometry.groups
+    if geometry.groups > 1 or 4 * columns > COLUMN_BYTES:
+        return math.inf
+    return 2 * columns / COPY + 1.2 * columns * w_shape[3] / PRODUCT + math.prod(w_shape) / STREAM
 
 
-@variant(conv2d, ON_CPU, cost=last_resort)
+def run(work: Callable[[Iterator[Any]], None], items: Sequence[Any]) -> None:
+    """`share` of several blocks; one leaves its product to BLAS's threads, which need not wait for the interpreter."""
+    if len(items) == 1:
+        work(iter(items))
+    else:
+        share(work, items)
+
+
+@variant(conv2d, ON_CPU, cost=conv2d_asks(cost))
 def conv2d_blocked(x: Array, w: Array, geometry: ConvGeometry, bias: Array | None = None) -> Array:
     """im2col and product, block by block, each written to its place in y."""
     kh, kw, c, o = w.shape
@@ -72,11 +85,11 @@ def conv2d_blocked(x: Array, w: Array, geometry: ConvGeometry, bias: Array | Non
             if bias is not None:
                 part += bias
 
-    share(work, blocks(len(x), _column_bytes(w.shape, oh * ow, geometry, x)))
+    run(work, blocks(len(x), _column_bytes(w.shape, oh * ow, geometry, x)))
     return y
 
 
-@variant(conv2d_grad_input, ON_CPU, cost=last_resort)
+@variant(conv2d_grad_input, ON_CPU, cost=grad_input_asks(cost))
 def conv2d_grad_input_blocked(
     gy: Array, w: Array, shape: tuple[int, ...], geometry: ConvGeometry, bias: Array | None = None
 ) -> Array:
@@ -96,11 +109,11 @@ def conv2d_grad_input_blocked(
             if bias is not None:
                 part += bias
 
-    share(work, blocks(len(gy), _column_bytes(w.shape, gy.shape[1] * gy.shape[2], geometry, gy)))
+    run(work, blocks(len(gy), _column_bytes(w.shape, gy.shape[1] * gy.shape[2], geometry, gy)))
     return gx
 
 
-@variant(conv2d_grad_weight, ON_CPU, cost=last_resort)
+@variant(conv2d_grad_weight, ON_CPU, cost=grad_weight_asks(cost))
 def conv2d_grad_weight_blocked(gy: Array, x: Array, shape: tuple[int, ...], geometry: ConvGeometry) -> Array:
     """The blocks' products are kept, and summed in the order of the images."""
     kh, kw, c, o = shape
@@ -116,5 +129,5 @@ def conv2d_grad_weight_blocked(gy: Array, x: Array, shape: tuple[int, ...], geom
                 gy2 = by_group(gy_part.reshape(-1, o), geometry.groups)
                 sums[i] = side_by_side(im2col(part, (kh, kw), geometry).swapaxes(-1, -2) @ gy2, geometry.groups)
 
-    share(work, range(len(pieces)))
+    run(work, range(len(pieces)))
     return sums.sum(axis=0).reshape(shape)

@@ -17,7 +17,17 @@ from ...memory import empty
 from ...threads import get_num_threads, parts, share
 from ..dispatch import Accepts, variant
 from ..portable.conv import ConvGeometry, conv2d, conv2d_grad_input, conv2d_grad_weight
-from .conv_questions import COPY, PRODUCT, conv2d_asks, grad_input_asks, grad_weight_asks, is_empty, windows
+from .conv_questions import (
+    COPY,
+    PRODUCT,
+    SHARED,
+    STREAM,
+    conv2d_asks,
+    grad_input_asks,
+    grad_weight_asks,
+    is_empty,
+    windows,
+)
 
 COLUMN_BYTES = 2 << 20  # columns at a time, on each thread
 FEW_WINDOWS = 512
@@ -234,9 +244,9 @@ def suits_phases(x_shape: tuple[int, ...], w_shape: tuple[int, ...], geometry: C
 
 
 def cost(x_shape: tuple[int, ...], w_shape: tuple[int, ...], geometry: ConvGeometry) -> float:
-    """The copies of the windows, and the product."""
+    """The copies of the windows, the product, and reading the weights."""
     columns = windows(x_shape, w_shape, geometry) * math.prod(w_shape[:3])
-    return columns / COPY + columns * w_shape[3] / PRODUCT
+    return columns / COPY + columns * w_shape[3] / PRODUCT + math.prod(w_shape) / STREAM + SHARED
 
 
 @variant(conv2d, ON_CPU, suits=conv2d_asks(suits), cost=conv2d_asks(cost))

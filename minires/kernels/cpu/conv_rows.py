@@ -18,7 +18,7 @@ from ...threads import get_num_threads, parts, share
 from ..dispatch import Accepts, variant
 from ..portable.conv import ConvGeometry, conv2d, conv2d_grad_input, conv2d_grad_weight
 from .conv_im2col import Block, cut, laid_out
-from .conv_questions import COPY, PRODUCT, conv2d_asks, grad_input_asks, grad_weight_asks, is_empty
+from .conv_questions import COPY, PRODUCT, SHARED, STREAM, conv2d_asks, grad_input_asks, grad_weight_asks, is_empty
 
 ON_CPU = Accepts("cpu")
 PIXELS = 4096  # at a time, on each thread
@@ -35,7 +35,12 @@ def cost(x_shape: tuple[int, ...], w_shape: tuple[int, ...], geometry: ConvGeome
     """Products over pixels and margins, narrower than im2col's; results that are added to KH times."""
     (images, h, w, _), (kh, kw, c, o) = x_shape, w_shape
     pixels = images * (h + kh // 2) * (w + kw // 2)
-    return 1.15 * pixels * kh * kw * c * o / PRODUCT + pixels * (c + (2 * kh + 1) * o) / COPY
+    return (
+        1.15 * pixels * kh * kw * c * o / PRODUCT
+        + pixels * (c + (2 * kh + 1) * o) / COPY
+        + 2 * kh * kw * c * o / STREAM
+        + SHARED
+    )
 
 
 class LongRow:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,17 @@ from ...threads import parts, share
 from ..dispatch import Accepts, variant
 from ..kept import kept
 from ..portable.conv import ConvGeometry, conv2d, conv2d_grad_input, conv2d_grad_weight
-from .conv_questions import COPY, PRODUCT, STREAM, conv2d_asks, grad_input_asks, grad_weight_asks, is_empty
+from .conv_questions import (
+    ALONE,
+    COPY,
+    PRODUCT,
+    SHARED,
+    STREAM,
+    conv2d_asks,
+    grad_input_asks,
+    grad_weight_asks,
+    is_empty,
+)
 from .tiles import F2, F4, Minimal, Scratch, Tiles, cut, mix, mix_shared, multiply, pieces, put, take, transformed
 
 MOST_PLACES = 36 * 256  # of a block: with more the products are better, with fewer the scratch memory is smaller
@@ -31,6 +42,18 @@ CHANNELS = 64  # output channels at a time, where there are more of them than ti
 def grid(f: Minimal, y: Array) -> tuple[int, int, int]:
     """Images, and rows and columns of tiles in each, for results y (N, OH, OW, O)."""
     return len(y), -(-y.shape[1] // f.m), -(-y.shape[2] // f.m)
+
+
+def run(work: Callable[[Iterator[Any]], None], items: Iterable[Any], f: Minimal, y: Array, channels: int) -> None:
+    """`share`, unless there is so little to multiply that one thread is done sooner."""
+    if is_little(f, grid(f, y), channels, y.shape[3]):
+        work(iter(items))
+    else:
+        share(work, items)
+
+
+def is_little(f: Minimal, tiles: tuple[int, int, int], c: int, o: int) -> bool:
+    return math.prod(tiles) * f.a**2 * c * o < ALONE
 
 
 def by_channel(f: Minimal, y: Array) -> bool:
@@ -53,7 +76,7 @@ def all_tiles(f: Minimal, x: Array, y: Array, pads: tuple[int, int]) -> Array:
             d = scratch.gathered(tiles).reshape(f.a**2, -1)
             mix(f.matrices(x.dtype)[0], d, v.reshape(f.a**2, -1)[:, end * c - d.shape[1] : end * c])
 
-    share(work, zip(blocks, ends, strict=True))
+    run(work, zip(blocks, ends, strict=True), f, y, c)
     return v
 
 
@@ -88,7 +111,7 @@ def _convolve_by_tiles(f: Minimal, x: Array, u: Array, y: Array, pads: tuple[int
                 tile += bias
             put(tile, y[tiles.images, tiles.rows.start * m : tiles.rows.stop * m])
 
-    share(work, blocks)
+    run(work, blocks, f, y, c)
 
 
 def _convolve_by_channel(
@@ -108,7 +131,7 @@ def _convolve_by_channel(
                 tile += bias[channel]
             put(tile, y[..., channel])
 
-    share(work, pieces(y.shape[3], CHANNELS))
+    run(work, pieces(y.shape[3], CHANNELS), f, y, x.shape[3])
 
 
 def grad_weight(f: Minimal, gy: Array, x: Array, pads: tuple[int, int]) -> Array:
@@ -176,10 +199,11 @@ def suits(x_shape: tuple[int, ...], w_shape: tuple[int, ...], geometry: ConvGeom
 def seconds(f: Minimal, x_shape: tuple[int, ...], w_shape: tuple[int, ...], geometry: ConvGeometry) -> float:
     """The products by the weights and by the small matrices, the copies, and the weights, made once and read once."""
     size, (c, o), places = geometry.output_size(x_shape[1:3], (3, 3)), w_shape[2:], f.a**2
-    tiles = x_shape[0] * -(-size[0] // f.m) * -(-size[1] // f.m)
-    products = tiles * places * (c * o + c * places + o * f.m**2)
-    copies = tiles * (places * (c + o) + f.m**2 * o)
-    return products / PRODUCT + copies / COPY + places * c * o / STREAM
+    tiles = x_shape[0], -(-size[0] // f.m), -(-size[1] // f.m)
+    products = places * (c * o + c * places + o * f.m**2)
+    copies = places * (c + o) + f.m**2 * o
+    busy = math.prod(tiles) * (products / PRODUCT + copies / COPY)
+    return (2 * busy if is_little(f, tiles, c, o) else busy + SHARED) + places * c * o / STREAM
 
 
 cost2, cost4 = functools.partial(seconds, F2), functools.partial(seconds, F4)
