@@ -97,7 +97,8 @@ class BatchNormEval(Function):
     """Batch normalisation in evaluation: an affine map, whose mean and variance are constants; then + z and ReLU.
 
     Shapes    x (..., C); gamma, beta, mean, variance (C,); z (..., C) or None; y (..., C)
-    Forward   s = 1/sqrt(variance + eps);  xhat = (x - mean) * s;  y = gamma * xhat + beta + z, or with relu max(that, 0)
+    Forward   s = 1/sqrt(variance + eps);  xhat = (x - mean) * s;  y = gamma * xhat + beta + z
+              with relu, y = max(that, 0)
     Backward  g = gy, or with relu gy where y > 0, else 0
               gx = gamma * s * g;  ggamma = sum(g * xhat);  gbeta = sum(g);  gz = g
     Saves     gamma, mean, variance; x if ggamma is needed; y with relu

@@ -6,5 +6,7 @@ from . import conv_im2col as conv_im2col
 from . import conv_pointwise as conv_pointwise
 from . import conv_rows as conv_rows
 from . import conv_winograd as conv_winograd
+from . import elementwise as elementwise
 from . import norm as norm
+from . import optim as optim
 from . import reduce as reduce

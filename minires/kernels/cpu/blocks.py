@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,18 @@ def pieces(count: int, nbytes: int) -> list[slice]:
     """range(count) in slices of about BLOCK_BYTES, for items of `nbytes`."""
     step = max(1, BLOCK_BYTES // max(1, nbytes))
     return [slice(start, min(start + step, count)) for start in range(0, count, step)]
+
+
+def large(first: Array, *others: Any, **settings: Any) -> bool:
+    """Arrays of more than one block."""
+    return bool(first.nbytes > BLOCK_BYTES)
+
+
+def flat_blocks(*arrays: Array | None) -> list[Any]:
+    """The blocks of contiguous arrays of one shape, together, without dimensions; None stays None."""
+    size, nbytes = next((a.size, a.itemsize) for a in arrays if a is not None)
+    flat = [a if a is None else a.reshape(size) for a in arrays]
+    return [tuple(a if a is None else a[piece] for a in flat) for piece in pieces(size, nbytes)]
 
 
 def run(work: Callable[[Iterator[T]], None], blocks: Iterable[T]) -> None:

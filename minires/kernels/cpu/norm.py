@@ -42,18 +42,18 @@ def batch_norm_statistics_blocked(x: Array, eps: float) -> BatchStatistics:
     (shift,), blocks = rows.wide(near), rows.cut(x)
     sums = np.zeros((len(blocks), 2, x.shape[1]))
 
-    def work(blocks: Iterator[tuple[int, Array]]) -> None:
+    def work(blocks: Iterator[tuple[Array, Array]]) -> None:
         scratch = rows.scratch()
-        for i, part in blocks:
+        for part, both in blocks:
             height, width = part.shape
-            both = np.empty((2, width), x.dtype)
+            down = np.empty((2, width), x.dtype)
             d = np.subtract(part, shift[:width], out=scratch[:height, :width])
-            rows.down(d, both[0])
+            rows.down(d, down[0])
             d *= d
-            rows.down(d, both[1])
-            sums[i] = rows.fold(both)
+            rows.down(d, down[1])
+            both[...] = rows.fold(down)
 
-    run(work, enumerate(blocks))
+    run(work, zip(blocks, sums, strict=True))
     with quiet():
         offset, square = sums.sum(axis=0) / count
         hi = (near + offset).astype(x.dtype)
@@ -105,24 +105,24 @@ def _gradients(
     """Batch norm's gradients from g, which may lie in gx. With y, g is made first: ReLU's gradient from gy."""
     rows = Rows(x)
     parts, parts_g = rows.cut(x), rows.cut(g)
+    masks = [None] * len(parts) if y is None else list(zip(rows.cut(gy), rows.cut(y), strict=True))
     sums = np.zeros((len(parts), 2, x.shape[1]))
     (shift,) = rows.wide(hi)
 
-    def add_up(blocks: Iterator[tuple[int, Array, Array, Array, Array]]) -> None:
+    def add_up(blocks: Iterator[tuple[Array, Array, tuple[Array, Array] | None, Array]]) -> None:
         scratch = rows.scratch()
-        for i, part, g, gy, y in blocks:
+        for part, g, mask, both in blocks:
             height, width = part.shape
-            both = np.empty((2, width), x.dtype)
-            if y is not None:
-                let_through(gy, y, out=g)
-            rows.down(g, both[0])
+            if mask is not None:
+                let_through(*mask, out=g)
+            down = np.empty((2, width), x.dtype)
+            rows.down(g, down[0])
             d = np.subtract(part, shift[:width], out=scratch[:height, :width])
             d *= g
-            rows.down(d, both[1])
-            sums[i] = rows.fold(both)
+            rows.down(d, down[1])
+            both[...] = rows.fold(down)
 
-    masks = zip([None] * len(parts), [None] * len(parts)) if y is None else zip(rows.cut(gy), rows.cut(y))
-    run(add_up, ((i, part, g, *m) for i, (part, g, m) in enumerate(zip(parts, parts_g, masks, strict=True))))
+    run(add_up, zip(parts, parts_g, masks, sums, strict=True))
     with quiet():
         gbeta, product = sums.sum(axis=0)
         ggamma = (product - lo * gbeta) * invstd

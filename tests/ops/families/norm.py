@@ -153,8 +153,11 @@ MUTANTS = [
     Mutant("unmasked-residual", BatchNormAddReLU, "norm-train-add-relu", replaced(3, lambda self, gy, g: gy)),
     Mutant("unbiased", BatchNormAddReLU, "norm-train-add-relu", batch_norm_grad(bias=1)),
     Mutant("no-gamma", BatchNormEval, "norm-eval", replaced(0, lambda self, gy, g: g / self.saved[1])),
-    Mutant("uncentred", BatchNormEval, "norm-eval", on_saved(lambda x, gamma, mean, *rest: (x, gamma, 0 * mean, *rest))),
-    Mutant("squared-eps", BatchNormEval, "norm-eval", on_saved(lambda x, gamma, mean, v, y: (x, gamma, mean, v + 1e-5, y))),
+    Mutant("uncentred", BatchNormEval, "norm-eval", on_saved(lambda x, gamma, mean, *v: (x, gamma, 0 * mean, *v))),
+    Mutant("squared-eps", BatchNormEval, "norm-eval", on_saved(lambda *a: (*a[:3], a[3] + 1e-5, a[4]))),
+    Mutant("no-relu-mask", BatchNormEval, "norm-eval-add-relu", on_saved(lambda *a: (*a[:4], None))),
+    Mutant("lost-residual-branch", BatchNormEval, "norm-eval-add-relu", replaced(5, lambda self, gy, g: 0 * g)),
+    Mutant("unmasked-residual", BatchNormEval, "norm-eval-add-relu", replaced(5, lambda self, gy, g: gy)),
     *(Mutant(mistake, GroupNorm, case, group_norm_grad(**settings)) for case, mistake, settings in (
         ("norm-group-image", "no-mean-term", {"mean": False}),
         ("norm-group-image", "no-variance-term", {"variance": False}),
