@@ -79,7 +79,9 @@ def main() -> None:
     show_hardest(model, test_set, folder / "predictions.png")
     wrong = round(len(test_set) * (1 - test_acc / 100))
     print(f"Test: Acc@1 {test_acc:.2f} loss {test_loss:.4f} ({wrong} of {len(test_set)} wrong)")
-    print(f"Wrote last.safetensors, log.jsonl, curves.png and predictions.png to {folder}")
+    print(
+        f"Wrote last.safetensors, log.jsonl, curves.png and predictions.png to {folder} ({environment.peak_memory()})"
+    )
 
 
 def show_hardest(model, test_set, path) -> None:

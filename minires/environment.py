@@ -1,4 +1,4 @@
-"""What a run runs on: versions, BLAS, threads, devices. Printed in every run's header."""
+"""What a run runs on: versions, BLAS, threads, devices; printed in every run's header. And what memory it took."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from . import __version__
+from . import __version__, memory
 from .device import gpu_missing
 from .threads import get_num_threads
 
@@ -34,6 +34,12 @@ def threads() -> str:
     kernels = get_num_threads()
     others = _blas().get("num_threads", kernels)
     return f"{kernels} threads" + (f" (BLAS: {others})" if others != kernels else "")
+
+
+def peak_memory() -> str:
+    """The most memory that this process had so far: "peak memory 0.90 GB"."""
+    peak = memory.peak_rss()
+    return "peak memory unknown" if peak is None else f"peak memory {peak / 1e9:.2f} GB"
 
 
 def processor() -> str:

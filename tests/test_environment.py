@@ -181,6 +181,13 @@ def test_threads_of_kernels_and_of_blas():
         minires.set_num_threads(before)
 
 
+def test_peak_memory(monkeypatch):
+    monkeypatch.setattr(minires.memory, "peak_rss", lambda: 1_234_567_890)
+    assert environment.peak_memory() == "peak memory 1.23 GB"
+    monkeypatch.setattr(minires.memory, "peak_rss", lambda: None)
+    assert environment.peak_memory() == "peak memory unknown"
+
+
 def test_errors_share_a_base():
     assert issubclass(DeviceError, minires.MiniresError)
     assert issubclass(DataError, minires.MiniresError)

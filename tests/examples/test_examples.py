@@ -117,7 +117,8 @@ def test_digits(tmp_path):
     assert lines[0].startswith("minires ")
     assert lines[0].endswith(" | seed 0 | precision fast")
     assert lines[1].startswith("Epoch: [1/1]  lr ")
-    assert lines[-1] == "Wrote last.safetensors, log.jsonl, curves.png and predictions.png to run"
+    files = "last.safetensors, log.jsonl, curves.png and predictions.png"
+    assert re.fullmatch(rf"Wrote {files} to run \(peak memory 0\.\d\d GB\)", lines[-1])
     assert {p.name for p in (tmp_path / "run").iterdir()} == {
         "last.safetensors",
         "log.jsonl",
