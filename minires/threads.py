@@ -1,8 +1,9 @@
 """The threads that kernels share their blocks among: how many, and that nobody else takes more.
 
 NumPy gives up the interpreter's lock inside its loops and matrix products, so plain threads run them side by side.
-A kernel cuts its work into blocks and calls `share`. While threads share blocks, BLAS is held to one thread: the blocks
-are the parallel work, and a second layer of threads below would only fight over the same cores.
+A kernel cuts its work into blocks and calls `share`. While it runs, BLAS is held to one thread: the blocks are the
+parallel work, and a second layer of threads below would only fight over the same cores. That holds for a single block,
+too: OpenBLAS's threads spin for milliseconds after a product, on the cores that the next blocks want.
 """
 
 from __future__ import annotations
@@ -211,21 +212,23 @@ def _have_helpers(wanted: int) -> int:
     return min(_helpers, wanted)
 
 
-def share(work: Callable[[Iterator[T]], None], items: Iterable[T]) -> None:
+def share(work: Callable[[Iterator[T]], None], items: Iterable[T], most: int | None = None) -> None:
     """Run `work(blocks)` in every thread at once, each drawing its blocks from `items` until none is left.
 
     `work` makes its scratch memory, then loops. Which thread gets which block is not fixed: results go to places of
     their own, and sums are made from them in the blocks' order. Helpers see the caller's context variables, of which
     NumPy's error state is one. An error in one thread stops all, and is raised when they have; if a helper is busy for
-    somebody else, or fewer could be started, the caller does more of the blocks itself.
+    somebody else, or fewer could be started, the caller does more of the blocks itself. At `most` so many threads take
+    part.
     """
     items = list(items)
     if is_nested():
         work(iter(items))
         return
-    wanted = min(get_num_threads(), len(items)) - 1
+    wanted = min(get_num_threads(), len(items), most or len(items)) - 1
     if wanted < 1:
-        alone(work, iter(items))
+        with _blas:
+            alone(work, iter(items))
         return
     call = _Call(work, items)
     try:

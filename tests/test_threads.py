@@ -17,7 +17,7 @@ import pytest
 from threadpoolctl import threadpool_info
 
 import minires
-from minires import data, threads
+from minires import threads
 from minires.errors import ArgumentError
 
 
@@ -71,8 +71,23 @@ def test_as_many_threads_as_were_set(count: int) -> None:
 
 
 def test_one_thread_is_the_callers() -> None:
+    ran: list[int] = []
+    threads.share(lambda blocks: ran.extend(threading.get_ident() for _ in blocks), range(9), most=1)
     minires.set_num_threads(1)
-    assert who(9, meet=1) == [threading.get_ident()] * 9
+    assert ran + who(9, meet=1) == [threading.get_ident()] * 18
+
+
+def test_at_most_so_many_threads() -> None:
+    minires.set_num_threads(5)
+    working: set[int] = set()
+
+    def work(blocks: Iterator[int]) -> None:
+        working.add(threading.get_ident())
+        for _ in blocks:
+            time.sleep(0.001)
+
+    threads.share(work, range(50), most=2)
+    assert len(working) == 2
 
 
 @pytest.mark.parametrize(("count", "least", "lengths"), [(10, 1, [5, 5]), (7, 1, [3, 4]), (7, 4, [7]), (0, 1, [0])])
@@ -82,7 +97,7 @@ def test_parts(count: int, least: int, lengths: list[int]) -> None:
     assert [i for p in parts for i in range(p.start, p.stop)] == list(range(count))
 
 
-def test_blas_is_held_to_one_thread_while_several_run() -> None:
+def test_blas_is_held_to_one_thread() -> None:
     seen = []
 
     def work(blocks: Iterator[int]) -> None:
@@ -93,7 +108,8 @@ def test_blas_is_held_to_one_thread_while_several_run() -> None:
     assert seen == [{1}] * 2
     assert blas_threads() == {2}
     threads.share(work, range(1))
-    assert seen[2:] == [{2}]
+    assert seen[2:] == [{1}]
+    assert blas_threads() == {2}
 
 
 def test_blas_is_held_from_whatever_thread() -> None:
@@ -373,21 +389,3 @@ def test_set_num_threads_refuses(value: Any) -> None:
     with pytest.raises(ArgumentError, match=r"set_num_threads: .* must be an int of at least 1"):
         minires.set_num_threads(value)
     assert minires.get_num_threads() == 2
-
-
-@pytest.mark.parametrize(("workers", "nested"), [(0, [False]), (2, [True])])
-def test_a_loaders_threads_get_no_helpers(workers: int, nested: list[bool]) -> None:
-    seen = set()
-
-    class Examples:
-        def __len__(self) -> int:
-            return 8
-
-        def batch(self, index: np.ndarray, epoch: int) -> tuple[np.ndarray]:
-            seen.add((threads.is_nested(), len(set(who(4, meet=1)))))
-            return (index,)
-
-    assert len(list(data.DataLoader(Examples(), 2, num_workers=workers))) == 4
-    assert [inside for inside, _ in sorted(seen)] == nested or workers == 0
-    assert all(number == 1 for inside, number in seen if inside)
-    assert not threads.is_nested()

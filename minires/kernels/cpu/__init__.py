@@ -7,6 +7,7 @@ from . import conv_pointwise as conv_pointwise
 from . import conv_rows as conv_rows
 from . import conv_winograd as conv_winograd
 from . import elementwise as elementwise
+from . import linear as linear
 from . import norm as norm
 from . import optim as optim
 from . import reduce as reduce

@@ -29,7 +29,7 @@ from ..portable.conv import (
     is_depthwise,
     side_by_side,
 )
-from .conv_questions import COPY, PRODUCT, STREAM, conv2d_asks, grad_input_asks, grad_weight_asks, windows
+from .conv_questions import ALONE, COPY, PRODUCT, STREAM, conv2d_asks, grad_input_asks, grad_weight_asks, windows
 
 # The columns of a whole batch are up to KH*KW times as large as its images: 300 MB for one layer of ResNet-18 at
 # batch 128. (Depthwise, the same blocks have images of about 1 MB, which stay in the cache from one place of the window
@@ -53,9 +53,10 @@ def _column_bytes(w_shape: tuple[int, ...], pixels: int, geometry: ConvGeometry,
 def cost(x_shape: tuple[int, ...], w_shape: tuple[int, ...], geometry: ConvGeometry) -> float:
     """For one block, whose product is left to BLAS: im2col's, without threads. More are for want of a better."""
     columns = windows(x_shape, w_shape, geometry) * math.prod(w_shape[:3]) * geometry.groups
-    if geometry.groups > 1 or 4 * columns > COLUMN_BYTES:
+    products = columns * w_shape[3]
+    if geometry.groups > 1 or 4 * columns > COLUMN_BYTES or not ALONE < products < 2 * ALONE:
         return math.inf
-    return 2 * columns / COPY + 1.2 * columns * w_shape[3] / PRODUCT + math.prod(w_shape) / STREAM
+    return 2 * columns / COPY + 1.2 * products / PRODUCT + math.prod(w_shape) / STREAM
 
 
 def run(work: Callable[[Iterator[Any]], None], items: Sequence[Any]) -> None:

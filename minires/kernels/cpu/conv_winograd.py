@@ -33,7 +33,22 @@ from .conv_questions import (
     grad_weight_asks,
     is_empty,
 )
-from .tiles import F2, F4, Minimal, Scratch, Tiles, cut, mix, mix_shared, multiply, pieces, put, take, transformed
+from .tiles import (
+    F2,
+    F4,
+    Minimal,
+    Scratch,
+    Tiles,
+    cut,
+    mix,
+    mix_shared,
+    multiply,
+    pieces,
+    put,
+    spaced,
+    take,
+    transformed,
+)
 
 MOST_PLACES = 36 * 256  # of a block: with more the products are better, with fewer the scratch memory is smaller
 CHANNELS = 64  # output channels at a time, where there are more of them than tiles
@@ -45,11 +60,8 @@ def grid(f: Minimal, y: Array) -> tuple[int, int, int]:
 
 
 def run(work: Callable[[Iterator[Any]], None], items: Iterable[Any], f: Minimal, y: Array, channels: int) -> None:
-    """`share`, unless there is so little to multiply that one thread is done sooner."""
-    if is_little(f, grid(f, y), channels, y.shape[3]):
-        work(iter(items))
-    else:
-        share(work, items)
+    """`share`; on one thread if there is so little to multiply that it is done sooner."""
+    share(work, items, most=1 if is_little(f, grid(f, y), channels, y.shape[3]) else None)
 
 
 def is_little(f: Minimal, tiles: tuple[int, int, int], c: int, o: int) -> bool:
@@ -68,7 +80,7 @@ def all_tiles(f: Minimal, x: Array, y: Array, pads: tuple[int, int]) -> Array:
     """B^T d B of all tiles of x (N, H, W, C) that results y have, image by image: (a*a, T, C)."""
     blocks, c = cut(*grid(f, y), MOST_PLACES // f.a**2), x.shape[3]
     ends = list(itertools.accumulate(math.prod(b.shape) for b in blocks))
-    v = empty((f.a**2, ends[-1], c), x.dtype)
+    v = spaced((f.a**2, ends[-1], c), 1, x.dtype)
 
     def work(own: Iterator[tuple[Tiles, int]]) -> None:
         scratch = Scratch(f, x, max(b.shape for b in blocks), c, pads)
@@ -123,9 +135,9 @@ def _convolve_by_channel(
         for channel in own:
             part = w[:, :, channel] if turn else w[..., channel]
             u = kept(w, (f.m, turn, channel.start), functools.partial(transformed, f, part, turn))
-            products = empty((f.a**2, v.shape[1], channel.stop - channel.start), x.dtype)
+            products = spaced((f.a**2, v.shape[1], channel.stop - channel.start), 1, x.dtype)
             multiply(v, u, products)
-            tile = empty((f.m, f.m, *tiles, products.shape[2]), x.dtype)
+            tile = spaced((f.m, f.m, *tiles, products.shape[2]), 2, x.dtype)
             mix(result, products.reshape(f.a**2, -1), tile.reshape(f.m**2, -1))
             if bias is not None:
                 tile += bias[channel]
@@ -150,14 +162,14 @@ def _grad_weight_by_tiles(f: Minimal, gy: Array, x: Array, gw: Array, pads: tupl
     # OpenBLAS sums over few tiles as they lie; with many channels, packing repays.
     blocks = cut(*grid(f, gy), (MOST_PLACES // 2 if c * o <= CHANNELS**2 else MOST_PLACES) // f.a**2)
     runs = parts(len(blocks))
-    sums = empty((len(runs), f.a**2, c, o), x.dtype)
+    sums = spaced((len(runs), f.a**2, c, o), 2, x.dtype)
 
     def work(own: Iterator[int]) -> None:
         scratch = Scratch(f, x, max(b.shape for b in blocks), max(c, o), pads)
         for run in own:
             for i, tiles in enumerate(blocks[runs[run]]):
                 v = scratch.mixed(data, scratch.gathered(tiles), 1).reshape(f.a**2, -1, c)
-                tile = scratch.view(0, (m, m, *tiles.shape, o))
+                tile = scratch.view(0, (m, m, *tiles.shape, o), leading=2)
                 take(tile, gy[tiles.images, tiles.rows.start * m : tiles.rows.stop * m])
                 gradients = scratch.mixed(result.T, tile, 2).reshape(f.a**2, -1, o)
                 if i == 0:
@@ -175,9 +187,9 @@ def _grad_weight_by_channel(f: Minimal, gy: Array, x: Array, gw: Array, pads: tu
     def work(own: Iterator[slice]) -> None:
         for channel in own:
             part = gy[..., channel]
-            tile = empty((m, m, *tiles, part.shape[3]), x.dtype)
+            tile = spaced((m, m, *tiles, part.shape[3]), 2, x.dtype)
             take(tile, part)
-            gradients = empty((f.a**2, v.shape[1], part.shape[3]), x.dtype)
+            gradients = spaced((f.a**2, v.shape[1], part.shape[3]), 1, x.dtype)
             mix(result.T, tile.reshape(m * m, -1), gradients.reshape(f.a**2, -1))
             sums = v.swapaxes(1, 2) @ gradients
             done = empty((9, x.shape[3] * part.shape[3]), x.dtype)

@@ -18,6 +18,7 @@ from ...memory import empty
 from ...threads import get_num_threads, share
 
 COLUMNS = 512  # OpenBLAS multiplies small matrices as they lie; larger ones it packs first, which these do not repay
+GAP = 80  # numbers between rows
 ROWS, DEEP, WIDE = 64, 128, 64  # likewise: tiles, channels, and output channels of a panel
 
 
@@ -44,6 +45,16 @@ class Minimal:
 
 F2 = Minimal(2, (0, 1, -1))
 F4 = Minimal(4, (0, 1, -1, 2, -1 / 2))  # half as much rounding error as 0, 1, -1, 2, -2 of Lavin and Gray
+
+
+def spaced(shape: tuple[int, ...], leading: int, dtype: Any, memory: Array | None = None) -> Array:
+    """An array, in `memory` if given, whose `leading` axes count rows, each contiguous, with a gap after it.
+
+    Rows a power of two apart would all fall on the same few places of the processor's caches.
+    """
+    count, length = math.prod(shape[:leading]), math.prod(shape[leading:])
+    flat = empty((count * (length + GAP),), dtype) if memory is None else memory[: count * (length + GAP)]
+    return flat.reshape(count, length + GAP)[:, :length].reshape(shape)
 
 
 def mix(matrix: Array, x: Array, out: Array) -> None:
@@ -83,7 +94,7 @@ def transformed(f: Minimal, w: Array, turn: bool) -> Array:
     """G g G^T for each pair of channels of the weights, in panels: (a*a, J, C, O/J)."""
     laid_out = panels(w, turn)
     g = empty(laid_out.shape, w.dtype)
-    u = empty((f.a**2, *g.shape[1:]), w.dtype)
+    u = spaced((f.a**2, *g.shape[1:]), 1, w.dtype)
 
     def copy(places: Iterator[int]) -> None:
         for place in places:
@@ -128,10 +139,10 @@ class Scratch:
         n, rows, columns = most
         self.padded = empty((n, rows * f.m + 2, columns * f.m + 2, x.shape[3]), x.dtype)
         self.padded[...] = 0
-        self.memory = [empty((f.a**2 * n * rows * columns * channels,), x.dtype) for _ in range(3)]
+        self.memory = [empty((f.a**2 * (n * rows * columns * channels + GAP),), x.dtype) for _ in range(3)]
 
-    def view(self, which: int, shape: tuple[int, ...]) -> Array:
-        return self.memory[which][: math.prod(shape)].reshape(shape)
+    def view(self, which: int, shape: tuple[int, ...], leading: int = 1) -> Array:
+        return spaced(shape, leading, self.x.dtype, self.memory[which])
 
     def gathered(self, tiles: Tiles) -> Array:
         """The tiles d (a, a, n, rows, columns, C), which overlap, in the first memory."""
@@ -146,7 +157,7 @@ class Scratch:
             padded[:, end:] = 0
         padded[:, begin:end, left : left + self.x.shape[2]] = self.x[tiles.images, first + begin : first + end]
         image, row, column, channel = padded.strides
-        d = self.view(0, (a, a, n, rows, columns, c))
+        d = self.view(0, (a, a, n, rows, columns, c), leading=2)
         np.copyto(d, np.ndarray(d.shape, d.dtype, padded, 0, (row, column, image, m * row, m * column, channel)))
         return d
 
@@ -165,7 +176,7 @@ def multiply(v: Array, u: Array, out: Array) -> None:
     (p, t, c), (_, j, _, wide) = v.shape, u.shape
     rows = ROWS if t % ROWS == 0 else t
     tiles = v.reshape(p, t // rows, 1, rows, c)
-    terms = empty(out.shape, out.dtype) if c > DEEP else out
+    terms = spaced(out.shape, 1, out.dtype) if c > DEEP else out
     for deep in pieces(c, DEEP):
         sums = out if deep.start == 0 else terms
         places = sums.reshape(p, t // rows, rows, j, wide).swapaxes(2, 3)
