@@ -16,6 +16,7 @@ from minires import Tensor
 from minires.data import Compose, DataLoader, Digits, ImageDataset, Normalize, RandomCrop, draws
 from minires.data.loader import collate
 from minires.errors import ArgumentError, DataError
+from minires.threads import is_nested
 
 
 class Numbers:
@@ -94,6 +95,21 @@ def test_transforms_are_the_same_with_any_number_of_threads():
     assert runs[0] == runs[1] == runs[2]
     order = draws.permutation(200, 0, 5)
     assert runs[0][1][0] == digits.batch(order[16:32], epoch=5)[0].tobytes()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_threads_take_none_from_the_kernels(workers):
+    """What a loader's thread does with kernels, it does alone. Without such threads it is the caller's own work."""
+    alone = set()
+
+    class Examples(Numbers):
+        def __getitem__(self, index):
+            alone.add(is_nested())
+            return super().__getitem__(index)
+
+    assert len(seen(DataLoader(Examples(8), 2, num_workers=workers))) == 8
+    assert alone == {workers > 0}
+    assert not is_nested()
 
 
 def test_order_is_kept_when_threads_finish_out_of_order():
