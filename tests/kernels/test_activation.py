@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from minires import kernels
+from minires.kernels.cpu import blocks
 from tests.helpers import LAYOUTS
 
 # Each kernel, and its gradient from x, or from y where that is what it takes
@@ -47,3 +49,23 @@ def test_no_kernel_overflows(name: str) -> None:
     with np.errstate(over="raise", invalid="raise"):
         assert np.isfinite(value(x)).all()
         assert np.isfinite(grad(np.ones_like(x), x)).all()
+
+
+EDGES = [-math.nan, -math.inf, -1.0, -1e-45, -0.0, 0.0, 1e-45, 1.0, math.inf, math.nan]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("block_bytes", [8, 72, 1 << 20])
+def test_relu_in_blocks_is_the_portable_one(block_bytes: int, dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the bit, for every pair of edges: what is not let through is 0 where gy is NaN or infinite, too."""
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", block_bytes)
+    gy, y = (a.astype(dtype) for a in np.meshgrid(EDGES, EDGES))
+    results = {}
+    for name in ("portable", "blocked"):
+        with kernels.use(relu=name, relu_grad=name):
+            results[name] = kernels.relu(y), kernels.relu_grad(gy, y)
+    for got, want in zip(results["blocked"], results["portable"], strict=True):
+        assert got.dtype == dtype
+        np.testing.assert_array_equal(got, want)
+    with kernels.use(relu="blocked", relu_grad="blocked"):
+        assert kernels.relu(y[:0]).shape == kernels.relu_grad(gy[:0], y[:0]).shape == (0, len(EDGES))

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from minires.kernels import add, add_, erf, erfc, quiet
+from minires.kernels import add, add_, erf, erfc, quiet, use
+from minires.kernels.cpu import blocks
 
 EDGES = [0.0, -0.0, 5e-324, -5e-324, 1e-310, 1e-20, 0.5, 4.0, 5.8, 5.93, 6.0, 26.5, 27.2, 27.3, 30.0, 1e308, np.inf]
 PAIRS = pytest.mark.parametrize(("ours", "theirs"), [(erf, math.erf), (erfc, math.erfc)])
@@ -100,6 +101,17 @@ def test_sums_round_once(shape: tuple[int, ...], dtype: type, rng: np.random.Gen
     assert add_(a, b) is None
     np.testing.assert_array_equal(a, want, strict=True)
     np.testing.assert_array_equal(b, before[1])
+
+
+@pytest.mark.parametrize("shape", [(7,), (3, 5)])
+def test_sums_in_blocks(shape: tuple[int, ...], rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 16)
+    a, b = (rng.standard_normal(shape).astype(np.float32) for _ in range(2))
+    want = a + b
+    with use(add="blocked", add_="blocked"):
+        np.testing.assert_array_equal(add(a, b), want, strict=True)
+        add_(a, b)
+    np.testing.assert_array_equal(a, want, strict=True)
 
 
 def test_sums_of_halves_overflow_to_infinity() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minires import kernels
+from minires import kernels, threads
 from minires.kernels.cpu import blocks
 from tests import reference
 from tests.helpers import TOLERANCES, assert_f64
@@ -56,6 +56,52 @@ def test_blocks_give_what_the_whole_gives(
             if (name, index) == ("batch_norm_statistics", 1):  # lo, what rounding took from hi
                 g, w = got[0] + g, want[0] + w
             assert_f64(g, w, TOLERANCES["norm"])
+
+
+@pytest.mark.parametrize("relu", [False, True])
+def test_results_do_not_depend_on_threads(relu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the bit, whichever of two threads takes which of many blocks, and whether there are two."""
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 1 << 13)
+    monkeypatch.setattr(blocks, "WIDTH", 256)
+    rng = np.random.default_rng(0)
+    x, z, gy = (rng.standard_normal((3001, 24)).astype(np.float32) for _ in range(3))
+    gamma, beta = rng.standard_normal((2, 24)).astype(np.float32)
+
+    def results() -> list[np.ndarray]:
+        hi, lo, variance, invstd = kernels.batch_norm_statistics(x, 1e-5)
+        y = kernels.batch_norm_apply(x, hi, lo, invstd, gamma, beta, z, relu)
+        gradients, g = kernels.batch_norm_relu_grad(gy, y, x, hi, lo, invstd, gamma, keep=relu)
+        group = kernels.group_norm(x.reshape(3001, 4, 3, 2), gamma[:6].reshape(3, 2), beta[:6].reshape(3, 2), 1e-5)
+        own = kernels.group_norm_grad(
+            gy.reshape(3001, 4, 3, 2), x.reshape(3001, 4, 3, 2), *group[1:], gamma[:6].reshape(3, 2)
+        )
+        return [hi, lo, variance, invstd, y, *gradients, *([] if g is None else [g]), *group, *own]
+
+    before = threads.get_num_threads()
+    try:
+        threads.set_num_threads(1)
+        want = results()
+        threads.set_num_threads(2)
+        for _ in range(20):
+            for a, b in zip(results(), want, strict=True):
+                np.testing.assert_array_equal(a, b)
+    finally:
+        threads.set_num_threads(before)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1e3, 1e6])
+def test_statistics_where_the_sample_misses_the_mean(ratio: float) -> None:
+    """A block of rows far from all others, of which the sample has none, and a sample that has only such rows."""
+    rng = np.random.default_rng(0)
+    for far in (slice(1, 400), slice(None, None, 79)):  # 10,000 rows, 128 side by side: each 79th is in the sample
+        x = rng.standard_normal((10_000, 64))
+        x[far] += 30
+        x = (x + ratio).astype(np.float32)
+        hi, lo, variance, _ = kernels.batch_norm_statistics(x, 0.0)
+        exact = x.astype(np.float64)
+        deviation = exact.std(axis=0)
+        assert np.max(np.abs(hi.astype(np.float64) + lo - exact.mean(axis=0)) / deviation) < 2e-7
+        np.testing.assert_allclose(variance, exact.var(axis=0), rtol=1e-6)
 
 
 @given(shape=shapes, mean=st.floats(-1e6, 1e6, width=32))

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from minires import kernels
 from minires.kernels import adamw_, power_sum, scale_, sgd_
+from minires.kernels.cpu import blocks
 from tests import reference
 
 SGD = list(product((0.0, 0.9), (0.0, 0.3), (0.0, 0.1), (False, True), (False, True)))
@@ -52,6 +54,27 @@ def test_ten_steps_of_adamw(rng: np.random.Generator, settings: tuple[Any, ...],
     for place in np.ndindex(start.shape):
         steps = [float(g[place]) for g in gradients]
         assert w[place] == pytest.approx(reference.adamw(float(start[place]), steps, 0.02, *settings), rel=rtol)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("amsgrad", [False, True])
+def test_updates_in_blocks_are_the_whole_ones(
+    rng: np.random.Generator, dtype: type, momentum: float, amsgrad: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the bit; without a state that is not there."""
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 40)
+    start = [rng.uniform(1, 2, (7, 3)).astype(dtype) for _ in range(5)]
+    results = []
+    for name in ("portable", "blocked"):
+        w, g, first, second, largest = (a.copy() for a in start)
+        with kernels.use(sgd_=name, adamw_=name):
+            sgd_(w, g, first if momentum else None, 0.02, momentum, 0.3, 0.1, False, False)
+            adamw_(w, g, first, second, 3, 0.02, (0.9, 0.99), 1e-8, 0.1, amsgrad, False, largest if amsgrad else None)
+        results.append((w, g, first, second, largest))
+    for got, want in zip(*results, strict=True):
+        np.testing.assert_array_equal(got, want)
+    assert not np.array_equal(results[0][0], start[0])
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0), (3, 4)], ids=str)

@@ -32,13 +32,24 @@ ON_CPU = Accepts("cpu")
 def batch_norm_statistics_blocked(x: Array, eps: float) -> BatchStatistics:
     """One pass over memory, which sums x - near and its square, `near` being the mean of a sample of rows.
 
-    Variance = mean((x - near)^2) - (mean - near)^2 loses digits only where `near` is many standard deviations from the
-    mean (Chan, Golub and LeVeque, 1983, section 3). It never is, however far from 0 they are: the sample is part of the
-    data, and draws their mean or their deviation along with it.
+    Variance = mean((x - near)^2) - (mean - near)^2 loses digits only where `near` is far from the mean, counted in
+    standard deviations (Chan, Golub and LeVeque, 1983, section 3). Where the sample was that unlucky, the mean that the
+    pass has found is near enough for a second one.
     """
     rows, count = Rows(x), len(x) or 1  # an empty batch has mean 0
-    sample = x[:: -(-count // rows.side)].astype(np.float64)
-    near = (np.ones(len(sample)) @ sample / (len(sample) or 1)).astype(x.dtype)
+    with quiet():
+        sample = x[:: -(-count // rows.side)].astype(np.float64)
+        near = (np.ones(len(sample)) @ sample / (len(sample) or 1)).astype(x.dtype)
+        offset, square = _moments(rows, x, near) / count
+        if (offset * offset > 4 * (square - offset * offset)).any():
+            near = (near + offset).astype(x.dtype)
+            offset, square = _moments(rows, x, near) / count
+        hi = (near + offset).astype(x.dtype)
+        return finish_statistics(hi, near.astype(np.float64) - hi + offset, square - offset * offset, eps)
+
+
+def _moments(rows: Rows, x: Array, near: Array) -> Array:
+    """The sums of x - near and of its square, (2, C) in float64."""
     (shift,), blocks = rows.wide(near), rows.cut(x)
     sums = np.zeros((len(blocks), 2, x.shape[1]))
 
@@ -54,10 +65,7 @@ def batch_norm_statistics_blocked(x: Array, eps: float) -> BatchStatistics:
             both[...] = rows.fold(down)
 
     run(work, zip(blocks, sums, strict=True))
-    with quiet():
-        offset, square = sums.sum(axis=0) / count
-        hi = (near + offset).astype(x.dtype)
-        return finish_statistics(hi, near.astype(np.float64) - hi + offset, square - offset * offset, eps)
+    return sums.sum(axis=0)
 
 
 @variant(batch_norm_apply, ON_CPU)
