@@ -15,7 +15,7 @@ import pytest
 from minires.kernels import registry
 
 DOCS = Path(__file__).parents[1] / "docs"
-NAMES = ("adding_an_op", "choosing_kernels", "data", "optim")
+NAMES = ("adding_an_op", "choosing_kernels", "data", "optim", "threads_and_memory")
 PAGES = sorted([*DOCS.glob("ops/*.md"), *(DOCS / f"{name}.md" for name in NAMES)])
 BLOCK = re.compile(r"^```python\n(?P<code>.*?)^```\n(?:\s*^```text\n(?P<shown>.*?)^```$)?", re.MULTILINE | re.DOTALL)
 
