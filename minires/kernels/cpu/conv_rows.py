@@ -19,9 +19,11 @@ from ..dispatch import Accepts, variant
 from ..portable.conv import ConvGeometry, conv2d, conv2d_grad_input, conv2d_grad_weight
 from .conv_im2col import Block, cut, laid_out
 from .conv_questions import COPY, PRODUCT, SHARED, STREAM, conv2d_asks, grad_input_asks, grad_weight_asks, is_empty
+from .tiles import pieces
 
 ON_CPU = Accepts("cpu")
 PIXELS = 4096  # at a time, on each thread
+TERMS = 512  # of a sum: with few channels OpenBLAS adds up, one by one, as many as it gets
 
 
 def suits(x_shape: tuple[int, ...], w_shape: tuple[int, ...], geometry: ConvGeometry) -> bool:
@@ -142,7 +144,9 @@ def conv2d_grad_weight_rows(gy: Array, x: Array, shape: tuple[int, ...], geometr
                 results[len(whole) * row.height * row.width : places] = 0
                 for first in range(kw):
                     for i in range(kh):
-                        sums[run, i] += row.windows(i, first, places).T @ results[first:places:kw]
+                        cols, gradients = row.windows(i, first, places), results[first:places:kw]
+                        for few in pieces(len(cols), TERMS):
+                            sums[run, i] += cols[few].T @ gradients[few]
 
     share(work, range(len(runs)))
     for other in sums[1:]:

@@ -43,6 +43,7 @@ from .tiles import (
     mix,
     mix_shared,
     multiply,
+    multiply_transposed,
     pieces,
     put,
     spaced,
@@ -172,10 +173,7 @@ def _grad_weight_by_tiles(f: Minimal, gy: Array, x: Array, gw: Array, pads: tupl
                 tile = scratch.view(0, (m, m, *tiles.shape, o), leading=2)
                 take(tile, gy[tiles.images, tiles.rows.start * m : tiles.rows.stop * m])
                 gradients = scratch.mixed(result.T, tile, 2).reshape(f.a**2, -1, o)
-                if i == 0:
-                    np.matmul(v.swapaxes(1, 2), gradients, out=sums[run])
-                else:
-                    sums[run] += np.matmul(v.swapaxes(1, 2), gradients)
+                multiply_transposed(v, gradients, sums[run], add=i > 0)
 
     share(work, range(len(runs)))
     mix_shared(np.tile(weights.T, len(runs)), sums.reshape(len(runs) * f.a**2, -1), gw.reshape(9, -1))
@@ -191,7 +189,8 @@ def _grad_weight_by_channel(f: Minimal, gy: Array, x: Array, gw: Array, pads: tu
             take(tile, part)
             gradients = spaced((f.a**2, v.shape[1], part.shape[3]), 1, x.dtype)
             mix(result.T, tile.reshape(m * m, -1), gradients.reshape(f.a**2, -1))
-            sums = v.swapaxes(1, 2) @ gradients
+            sums = empty((f.a**2, x.shape[3], part.shape[3]), x.dtype)
+            multiply_transposed(v, gradients, sums, add=False)
             done = empty((9, x.shape[3] * part.shape[3]), x.dtype)
             mix(weights.T, sums.reshape(f.a**2, -1), done)
             gw[..., channel] = done.reshape(3, 3, x.shape[3], -1)

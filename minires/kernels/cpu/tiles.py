@@ -18,8 +18,9 @@ from ...memory import empty
 from ...threads import get_num_threads, share
 
 COLUMNS = 512  # OpenBLAS multiplies small matrices as they lie; larger ones it packs first, which these do not repay
-GAP = 80  # numbers between rows
 ROWS, DEEP, WIDE = 64, 128, 64  # likewise: tiles, channels, and output channels of a panel
+GAP = 80  # numbers between rows
+TILES = 288  # of a sum: those of more round more than the exact promise allows, unless OpenBLAS cuts them itself
 
 
 class Minimal:
@@ -183,6 +184,16 @@ def multiply(v: Array, u: Array, out: Array) -> None:
         np.matmul(tiles[..., deep], u[:, None, :, deep], out=places)
         if deep.start:
             out += terms
+
+
+def multiply_transposed(v: Array, gradients: Array, out: Array, add: bool) -> None:
+    """out (P, C, O) = v^T @ gradients, of (P, T, C) and (P, T, O), or with `add` += that; few tiles at a time."""
+    for few in pieces(v.shape[1], TILES):
+        factors = v[:, few].swapaxes(1, 2), gradients[:, few]
+        if add or few.start:
+            out += np.matmul(*factors)
+        else:
+            np.matmul(*factors, out=out)
 
 
 def put(tile: Array, y: Array) -> None:
