@@ -35,7 +35,7 @@ class _Blas:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.holders: set[int] = set()  # threads; one that Ctrl-C hits within these lines is back at its next call
-        self.before: list[tuple[Any, int]] = []  # each library, and its threads while nobody holds it
+        self.before: list[tuple[Any, int]] = []  # libraries that had other numbers of threads, and these
         self.found: list[Any] | None = None
 
     def libraries(self) -> list[Any]:
@@ -51,7 +51,8 @@ class _Blas:
             first = not self.holders
             self.holders.add(threading.get_ident())
             if first:
-                self.before = [(library, library.get_num_threads()) for library in self.libraries()]
+                numbers = [(library, library.get_num_threads()) for library in self.libraries()]
+                self.before = [(library, threads) for library, threads in numbers if threads != 1]
                 for library, _ in self.before:
                     self._set(library, 1)
 
@@ -67,10 +68,10 @@ class _Blas:
 
     def _set(self, library: Any, threads: int) -> None:
         """From whatever thread: threadpoolctl 3.8 and later obey only the first that sets a number, until told to."""
-        forget = getattr(library, "clear_controlling_thread", lambda force: None)
-        forget(force=True)
         library.set_num_threads(threads)
-        forget(force=True)
+        if library.get_num_threads() != threads and hasattr(library, "clear_controlling_thread"):
+            library.clear_controlling_thread(force=True)
+            library.set_num_threads(threads)
 
     def enter_helper(self) -> None:
         """A BLAS on OpenMP has a number for each thread: a helper's is one for good."""
