@@ -222,7 +222,7 @@ def correlate_weight(
                 if i == 0:
                     np.matmul(cols, gy2, out=sums[run])
                 else:
-                    sums[run] += cols @ gy2
+                    sums[run] += np.matmul(cols, gy2, out=empty(sums.shape[1:], x.dtype))
 
     share(work, range(len(runs)))
     for other in sums[1:]:

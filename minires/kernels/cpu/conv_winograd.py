@@ -189,7 +189,7 @@ def _grad_weight_by_channel(f: Minimal, gy: Array, x: Array, gw: Array, pads: tu
             take(tile, part)
             gradients = spaced((f.a**2, v.shape[1], part.shape[3]), 1, x.dtype)
             mix(result.T, tile.reshape(m * m, -1), gradients.reshape(f.a**2, -1))
-            sums = empty((f.a**2, x.shape[3], part.shape[3]), x.dtype)
+            sums = spaced((f.a**2, x.shape[3], part.shape[3]), 1, x.dtype)
             multiply_transposed(v, gradients, sums, add=False)
             done = empty((9, x.shape[3] * part.shape[3]), x.dtype)
             mix(weights.T, sums.reshape(f.a**2, -1), done)

@@ -191,7 +191,7 @@ def multiply_transposed(v: Array, gradients: Array, out: Array, add: bool) -> No
     for few in pieces(v.shape[1], TILES):
         factors = v[:, few].swapaxes(1, 2), gradients[:, few]
         if add or few.start:
-            out += np.matmul(*factors)
+            out += np.matmul(*factors, out=spaced(out.shape, 1, out.dtype))
         else:
             np.matmul(*factors, out=out)
 
