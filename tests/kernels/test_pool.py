@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minires import kernels
 from minires.kernels import (
     ConvGeometry,
     adaptive_avg_pool2d,
@@ -20,6 +21,7 @@ from minires.kernels import (
     max_pool2d,
     max_pool2d_grad,
 )
+from minires.kernels.cpu import blocks
 from minires.kernels.portable.pool import spans
 from tests import reference
 
@@ -65,6 +67,28 @@ def test_avg_pool_and_its_adjoint(drawn: Any) -> None:
     gy = rng.standard_normal(y.shape)
     gx = avg_pool2d_grad(gy, shape, kernel, geometry, count)
     assert np.vdot(y, gy) == pytest.approx(np.vdot(x, gx), rel=1e-12, abs=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@given(drawn=windows(dilated=True), block_bytes=st.sampled_from([1, 100, 1 << 20]))
+def test_pooling_in_blocks_is_the_whole_one(dtype: Any, drawn: Any, block_bytes: int) -> None:
+    """To the bit, also among equals, NaN and infinities, values and gradients."""
+    shape, kernel, geometry = drawn
+    rng = np.random.default_rng(0)
+    x = rng.choice([-np.inf, -1, 0, 1, np.inf, np.nan], size=shape).astype(dtype)
+    plain, count = rng.standard_normal(shape).astype(dtype), np.full((1, 1, 1), kernel[0] * kernel[1], dtype)
+    results = []
+    for name in ("portable", "blocked"):
+        names = dict.fromkeys(("max_pool2d", "max_pool2d_grad", "avg_pool2d", "avg_pool2d_grad"), name)
+        with pytest.MonkeyPatch.context() as patch, kernels.use(**names):
+            patch.setattr(blocks, "BLOCK_BYTES", block_bytes)
+            y, index = max_pool2d(x, kernel, geometry)
+            gy = np.arange(y.size, dtype=dtype).reshape(y.shape)
+            mean = avg_pool2d(plain, kernel, geometry, count)
+            pixels = max_pool2d_grad(gy, index, shape, kernel, geometry)
+            results.append([y, index, mean, pixels, avg_pool2d_grad(mean, shape, kernel, geometry, count)])
+    for got, want in zip(*results, strict=True):
+        np.testing.assert_array_equal(got, want, strict=True)
 
 
 sizes = st.tuples(st.integers(1, 7), st.integers(1, 7))

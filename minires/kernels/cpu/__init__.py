@@ -10,4 +10,5 @@ from . import elementwise as elementwise
 from . import linear as linear
 from . import norm as norm
 from . import optim as optim
+from . import pool as pool
 from . import reduce as reduce

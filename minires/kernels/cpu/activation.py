@@ -10,7 +10,7 @@ from ...device import Array
 from ...memory import empty_like
 from ..dispatch import Accepts, variant
 from ..portable.activation import relu, relu_grad
-from .blocks import flat_blocks, run
+from .blocks import flat_blocks, run, select
 
 ON_CPU = Accepts("cpu")
 
@@ -31,7 +31,7 @@ def relu_blocked(x: Array) -> Array:
 
 @variant(relu_grad, ON_CPU)
 def relu_grad_blocked(gy: Array, y: Array) -> Array:
-    """By masks of bits; see `let_through`."""
+    """By masks of bits; see `blocks.select`."""
     gx = empty_like(gy)
 
     def work(blocks: Iterator[tuple[Array, Array, Array]]) -> None:
@@ -43,12 +43,5 @@ def relu_grad_blocked(gy: Array, y: Array) -> Array:
 
 
 def let_through(gy: Array, y: Array, out: Array) -> None:
-    """out = gy, but 0 where y <= 0.
-
-    NumPy selects element by element, at a tenth of the speed of arithmetic, and a product with 0 would keep NaN. So
-    the comparison becomes integers, 0 or -1, whose bits let all of gy's bits through, or none.
-    """
-    integers = np.dtype(f"i{out.itemsize}")
-    through = (y <= 0).view(np.int8)
-    through -= 1
-    np.bitwise_and(gy.view(integers), through, out=out.view(integers))
+    """relu_grad of a block."""
+    select(gy, ~(y <= 0), out)

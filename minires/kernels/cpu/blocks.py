@@ -86,3 +86,13 @@ class Rows:
         """Sums of wide rows (k, width) as sums of rows, (k, C) in float64."""
         side = sums.shape[1] // max(1, self.columns)
         return np.ones(side) @ sums.reshape(len(sums), side, self.columns).astype(np.float64)
+
+
+def select(gy: Array, where: Array, out: Array) -> None:
+    """out = gy where a boolean array is true, else 0.
+
+    NumPy's own `where` goes element by element, at a tenth of the speed of arithmetic, and a product with 0 would keep
+    NaN. As integers, -1 or 0, the booleans let all of gy's bits through, or none.
+    """
+    integers = np.dtype(f"i{out.itemsize}")
+    np.bitwise_and(gy.view(integers), np.negative(where.view(np.int8)), out=out.view(integers))

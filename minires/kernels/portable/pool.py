@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from ...device import Array, array_module
@@ -17,20 +18,29 @@ def max_pool2d(x: Array, kernel_size: tuple[int, int], geometry: ConvGeometry) -
     """
     xp = array_module(x)
     lowest = -xp.inf if x.dtype.kind == "f" else xp.iinfo(x.dtype).min
-    index_type = xp.uint8 if kernel_size[0] * kernel_size[1] <= 256 else xp.int32
     windows = taps(pad(x, geometry, lowest), kernel_size, geometry)
     y = next(windows).copy()
-    # A window whose values are all the lowest is won by its first place on the image, never by padding.
-    (oh, ow), (sh, sw), (top, _, left, _) = y.shape[1:3], geometry.stride, geometry.padding
-    row = xp.maximum(-((sh * xp.arange(oh) - top) // geometry.dilation[0]), 0)
-    column = xp.maximum(-((sw * xp.arange(ow) - left) // geometry.dilation[1]), 0)
-    index = xp.empty(y.shape, dtype=index_type)
-    index[...] = (row[:, None] * kernel_size[1] + column)[:, :, None]
+    index = xp.empty(y.shape, dtype=index_type(kernel_size))
+    index[...] = first_places(y, kernel_size, geometry)
     for k, tap in enumerate(windows, start=1):
         better = (tap > y) | (tap != tap)
         xp.copyto(y, tap, where=better)
-        xp.copyto(index, index_type(k), where=better)
+        xp.copyto(index, index.dtype.type(k), where=better)
     return y, index
+
+
+def index_type(kernel_size: tuple[int, int]) -> str:
+    """The smallest type that counts the places of a window."""
+    return "uint8" if math.prod(kernel_size) <= 256 else "int32"
+
+
+def first_places(y: Array, kernel_size: tuple[int, int], geometry: ConvGeometry) -> Array:
+    """Each window's first place on the image, (OH, OW, 1): it wins where all are the lowest there is, as padding is."""
+    xp = array_module(y)
+    (oh, ow), (sh, sw), (top, _, left, _) = y.shape[1:3], geometry.stride, geometry.padding
+    row = xp.maximum(-((sh * xp.arange(oh) - top) // geometry.dilation[0]), 0)
+    column = xp.maximum(-((sw * xp.arange(ow) - left) // geometry.dilation[1]), 0)
+    return (row[:, None] * kernel_size[1] + column)[:, :, None]
 
 
 @kernel
