@@ -155,10 +155,10 @@ import resource, sys, time
 from pathlib import Path
 from minires.data import archive
 from minires.errors import DataError
-from tests.data.memory import peak
+from minires.memory import peak_rss
 resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
 for path in sorted(Path(sys.argv[1]).iterdir()):
-    before, start = peak(), time.perf_counter()
+    before, start = peak_rss(), time.perf_counter()
     try:
         if path.suffix == ".gz":
             archive.read_file(path, 1 << 20)
@@ -167,8 +167,8 @@ for path in sorted(Path(sys.argv[1]).iterdir()):
         print("read", path)
     except DataError as error:
         seconds = time.perf_counter() - start
-        if path.name not in str(error) or seconds > 0.5 or peak() - before > 50 * 1024:
-            print(path, error, seconds, peak() - before)
+        if path.name not in str(error) or seconds > 0.5 or peak_rss() - before > 50 * 2**20:
+            print(path, error, seconds, peak_rss() - before)
 """
 
 

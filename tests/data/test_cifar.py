@@ -278,16 +278,16 @@ MEASURE = """
 import json, resource, sys, time
 from minires.data.pickles import read_batch
 from pathlib import Path
-from tests.data.memory import peak
+from minires.memory import peak_rss
 resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
 for path in sorted(Path(sys.argv[1]).iterdir()):
-    before, start = peak(), time.perf_counter()
+    before, start = peak_rss(), time.perf_counter()
     try:
         read_batch(path.read_bytes(), ["labels"])
         error = None
     except Exception as raised:
         error = str(raised)
-    print(json.dumps([path.name, error, (peak() - before) / 1024, time.perf_counter() - start]), flush=True)
+    print(json.dumps([path.name, error, (peak_rss() - before) / 2**20, time.perf_counter() - start]), flush=True)
 """
 
 

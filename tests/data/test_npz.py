@@ -174,18 +174,18 @@ import resource, sys, time
 from pathlib import Path
 from minires.data import NpzDataset
 from minires.errors import DataError
-from tests.data.memory import peak
+from minires.memory import peak_rss
 NpzDataset(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
 for path in sorted(Path(sys.argv[1]).iterdir()):
-    before, start = peak(), time.perf_counter()
+    before, start = peak_rss(), time.perf_counter()
     try:
         NpzDataset(path)
         print("read", path)
     except DataError as error:
         seconds = time.perf_counter() - start
-        if path.name not in str(error) or seconds > 0.2 or peak() - before > 20 * 1024:
-            print(path, error, seconds, peak() - before)
+        if path.name not in str(error) or seconds > 0.2 or peak_rss() - before > 20 * 2**20:
+            print(path, error, seconds, peak_rss() - before)
 """
 
 
