@@ -15,13 +15,17 @@ from typing import Any
 
 from ..device import Array
 
-_fixed: ContextVar[tuple[Array, int] | None] = ContextVar("fixed_array", default=None)
-_kept: dict[int, tuple[Any, int, dict[Hashable, Any]]] = {}  # id -> (the array, weakly; version; what was made of it)
+_fixed: ContextVar[tuple[Array, object] | None] = ContextVar("fixed_array", default=None)
+# id -> (the array, weakly; version; what was made of it)
+_kept: dict[int, tuple[Any, object, dict[Hashable, Any]]] = {}
 
 
 @contextlib.contextmanager
-def fixed(array: Array, version: int) -> Iterator[None]:
-    """Within the block, what kernels make of `array` may be kept as long as it is called with the same version."""
+def fixed(array: Array, version: object) -> Iterator[None]:
+    """Within the block, what kernels make of `array` may be kept as long as it is called with an equal version.
+
+    A version names who counts, too: another owner of the array, such as a Tensor made anew for each call, counts alike.
+    """
     token = _fixed.set((array, version))
     try:
         yield
@@ -36,8 +40,11 @@ def kept(array: Array, name: Hashable, make: Callable[[], Any]) -> Any:
         _kept.pop(key, None)
         return make()
     entry = _kept.get(key)
-    if entry is None or entry[0]() is not array or entry[1] != told[1]:
-        entry = _kept[key] = (weakref.ref(array, lambda _: _kept.pop(key, None)), told[1], {})
+    if entry is not None and (entry[0]() is not array or entry[1] != told[1]):
+        _kept.pop(key, None)
+        entry = None
+    if entry is None:  # of several threads that come here at once the first one's serves all
+        entry = _kept.setdefault(key, (weakref.ref(array, lambda _: _kept.pop(key, None)), told[1], {}))
     if name not in entry[2]:
         entry[2][name] = make()
     return entry[2][name]

@@ -106,7 +106,8 @@ def conv2d(
     op = Conv2d(window("conv2d", input, weight.shape[:2], stride, padding, dilation, int(groups)))
     if is_grad_enabled() and weight.requires_grad:
         return op(input, weight, bias)
-    with fixed(weight.data, weight.version.count):  # evaluation: what a kernel makes of the weights may be kept
+    version = weight.version, weight.version.count
+    with fixed(weight.data, version):  # evaluation: what a kernel makes of the weights may be kept
         return op(input, weight, bias)
 
 
