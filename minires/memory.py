@@ -21,10 +21,13 @@ import sys
 import threading
 from bisect import bisect
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+
+T = TypeVar("T")
 
 LEAST = 1 << 18  # bytes: smaller arrays come from NumPy, whose allocator keeps small memory itself
 PAGE = 1 << 12  # arrays begin on a page, and so on a cache line: AVX-512 loads across two cost up to a third more
@@ -80,29 +83,43 @@ class _Region:
 class _Pool:
     def __init__(self) -> None:
         self.lock = threading.RLock()
+        self.inside = False  # whether the lock's holder is amid these lines
         self.regions: list[_Region] = []
         self.died: deque[tuple[_Region, int, int]] = deque()  # appended to in any thread, at any moment: even in `take`
         self.clock = self.next_look = 0  # bytes handed out, and at how many to look for empty regions
         self.in_use = self.held = self.peak = self.mapped = 0
 
-    def take(self, nbytes: int) -> tuple[_Region, int, int]:
-        """A region, and where in it a piece of at least `nbytes` begins, and its size."""
-        size = -(-nbytes // PAGE) * PAGE
+    def do(self, function: Callable[..., T], *arguments: Any) -> T | None:
+        """Call a function below, one thread at a time.
+
+        Not for who comes while this very thread is at it, a finaliser or a signal's handler: that one gets None.
+        """
         with self.lock:
-            self.collect()
-            self.clock += size
-            if self.clock >= self.next_look:
-                self.drop_empty(PATIENCE * self.held)
-                self.next_look = self.clock + self.held
-            for region in self.regions:
-                start = region.take(size)
-                if start is not None:
-                    break
-            else:
-                region = self.map(max(size, REGION))
-                start = region.take(size) or 0
-            self.in_use += size
-            return region, start, size
+            if self.inside:
+                return None
+            self.inside = True
+            try:
+                return function(*arguments)
+            finally:
+                self.inside = False
+
+    def take(self, nbytes: int) -> tuple[_Region, int, int]:
+        """A region, where in it a piece of at least `nbytes` begins, and its size."""
+        size = -(-nbytes // PAGE) * PAGE
+        self.collect()
+        self.clock += size
+        if self.clock >= self.next_look:
+            self.drop_empty(PATIENCE * self.held)
+            self.next_look = self.clock + self.held
+        for region in self.regions:
+            start = region.take(size)
+            if start is not None:
+                break
+        else:
+            region = self.map(max(size, REGION))
+            start = region.take(size) or 0
+        self.in_use += size
+        return region, start, size
 
     def map(self, size: int) -> _Region:
         try:
@@ -123,6 +140,10 @@ class _Pool:
             region.give_back(start, size)
             region.empty_since = self.clock
             self.in_use -= size
+
+    def release(self) -> None:
+        self.collect()
+        self.drop_empty(0)
 
     def drop_empty(self, patience: int) -> None:
         """Give regions back that have been empty for so long."""
@@ -152,9 +173,8 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """Like np.empty, from memory that was used before if it is large."""
     dtype = np.dtype(dtype)
     nbytes = math.prod(shape) * dtype.itemsize
-    if nbytes < LEAST:
-        return np.empty(shape, dtype)
-    return np.asarray(Block(_pool.take(nbytes), tuple(map(int, shape)), dtype))
+    piece = _pool.do(_pool.take, nbytes) if nbytes >= LEAST else None
+    return np.empty(shape, dtype) if piece is None else np.asarray(Block(piece, tuple(map(int, shape)), dtype))
 
 
 def empty_like(x: np.ndarray) -> np.ndarray:
@@ -178,16 +198,13 @@ def is_whole(array: Any) -> bool:
 
 def stats() -> MemoryStats:
     """What the pool holds now."""
-    with _pool.lock:
-        _pool.collect()
-        return MemoryStats(_pool.in_use, _pool.held, _pool.peak, _pool.mapped)
+    _pool.do(_pool.collect)
+    return MemoryStats(_pool.in_use, _pool.held, _pool.peak, _pool.mapped)
 
 
 def release() -> None:
     """Give the regions in which no array lives back to the system."""
-    with _pool.lock:
-        _pool.collect()
-        _pool.drop_empty(0)
+    _pool.do(_pool.release)
 
 
 def peak_rss() -> int | None:
@@ -204,7 +221,7 @@ def peak_rss() -> int | None:
 
 def _after_fork() -> None:
     """Another thread of the parent may have held the lock, and no such thread exists in the child."""
-    _pool.lock = threading.RLock()
+    _pool.lock, _pool.inside = threading.RLock(), False
 
 
 if hasattr(os, "register_at_fork"):

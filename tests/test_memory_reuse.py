@@ -182,6 +182,23 @@ def test_threads_that_pass_arrays_on() -> None:
     assert memory.stats().in_use == before
 
 
+def test_who_comes_amid_the_bookkeeping_gets_memory_of_numpys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A finaliser that the garbage collector runs there, or a signal's handler: it would see holes half cut."""
+    take, came = memory._Region.take, []
+
+    def interrupted(region: memory._Region, size: int) -> int | None:
+        came.append(filled(2))
+        memory.release()
+        assert memory.stats().held >= region.size
+        return take(region, size)
+
+    monkeypatch.setattr(memory._Region, "take", interrupted)
+    array = filled(1)
+    assert isinstance(array.base, memory.Block)
+    assert [values(a) for a in came] == [{2}] * len(came)
+    assert {a.base for a in came} == {None}
+
+
 @given(st.lists(st.integers(-20, 40), max_size=80))
 def test_a_regions_holes(commands: list[int]) -> None:
     """Positive: take so much. Else give one of the live pieces back. What is no piece is a hole, as large as can be."""
