@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Function, no_grad
+from ..autograd import Function
 from ..device import array_module
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..kernels import (
@@ -21,6 +21,7 @@ from ..kernels import (
     batch_norm_relu_grad,
     batch_norm_statistics,
     group_norm_grad,
+    quiet,
     relu_grad,
 )
 from ..kernels import group_norm as group_norm_kernel
@@ -207,14 +208,19 @@ def batch_norm(
         y, mean, variance = BatchNorm(eps)(_enough(input, channels), gamma, beta)
         y = y if z is None else add_op(y, z)
     rows = input.numel() // channels
-    with no_grad():
-        if running_mean is not None and rows:
-            running_mean *= 1 - momentum
-            running_mean += momentum * mean
-        if running_var is not None and rows:  # the batch is normalised with the biased variance, the unbiased is kept
-            running_var *= 1 - momentum
-            running_var += momentum * variance * (rows / (rows - 1))
+    if running_mean is not None and rows:
+        _move(running_mean, mean, momentum)
+    if running_var is not None and rows:  # the batch is normalised with the biased variance, the unbiased is kept
+        _move(running_var, variance, momentum, rows / (rows - 1))
     return y
+
+
+def _move(running: Any, batch: Any, momentum: float, factor: float = 1.0) -> None:
+    """running = (1 - momentum) * running + momentum * factor * batch, in place, and counted."""
+    with quiet():
+        running.data *= 1 - momentum
+        running.data += momentum * factor * batch.data
+    running.version.count += 1
 
 
 def _enough(input: Any, channels: int) -> Any:

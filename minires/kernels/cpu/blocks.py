@@ -41,9 +41,13 @@ def flat_blocks(*arrays: Array | None) -> list[Any]:
 
 
 def run(work: Callable[[Iterator[T]], None], blocks: Iterable[T]) -> None:
-    """`threads.share`, with overflow and NaN as results, not warnings."""
+    """`threads.share`, with overflow and NaN as results, not warnings. A single block is not worth its preparations."""
+    blocks = list(blocks)
     with quiet():
-        share(work, blocks)
+        if len(blocks) == 1:
+            work(iter(blocks))
+        else:
+            share(work, blocks)
 
 
 class Rows:
@@ -58,7 +62,8 @@ class Rows:
         self.side = max(1, min(rows, -(-WIDTH // max(1, self.columns))))  # rows side by side
         self.whole = rows // self.side  # wide rows that are full
         self.pieces = pieces(self.whole, self.side * x[:1].nbytes)
-        self.ones = np.ones(self.pieces[0].stop if self.pieces else 1, x.dtype)
+        self.height = self.pieces[0].stop if self.pieces else 1
+        self.dtype = x.dtype
 
     def cut(self, x: Array) -> list[Array]:
         """An array's blocks. Rows that fill no wide one are a block of their own: one row that is less wide."""
@@ -69,23 +74,19 @@ class Rows:
 
     def scratch(self) -> Array:
         """Memory for one block after the other, of which a less wide one takes its part."""
-        return empty((len(self.ones), self.side * self.columns), self.ones.dtype)
+        return empty((self.height, self.side * self.columns), self.dtype)
 
     def wide(self, *vectors: Array | float) -> Array:
         """Vectors (C,), or numbers, as wide rows of an array. A less wide block takes the beginnings of these."""
-        rows = np.empty((len(vectors), self.side, self.columns), self.ones.dtype)
+        rows = np.empty((len(vectors), self.side, self.columns), self.dtype)
         for row, vector in zip(rows, vectors, strict=True):
             row[...] = vector
         return rows.reshape(len(vectors), self.side * self.columns)
 
-    def down(self, block: Array, out: Array) -> None:
-        """The sum of a block's wide rows, as a product with ones: at the speed of memory, in runs of a few dozen."""
-        np.matmul(self.ones[: len(block)], block, out=out)
-
     def fold(self, sums: Array) -> Array:
-        """Sums of wide rows (k, width) as sums of rows, (k, C) in float64."""
+        """Sums down a block's wide rows, (k, width) in the array's own type, as sums of its rows: (k, C) in float64."""
         side = sums.shape[1] // max(1, self.columns)
-        return np.ones(side) @ sums.reshape(len(sums), side, self.columns).astype(np.float64)
+        return sums.reshape(len(sums), side, self.columns).astype(np.float64).sum(axis=1)
 
 
 def select(gy: Array, where: Array, out: Array) -> None:

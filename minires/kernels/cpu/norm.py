@@ -14,6 +14,7 @@ from ..portable.norm import (
     Normalised,
     NormGradients,
     batch_norm_apply,
+    batch_norm_eval,
     batch_norm_grad,
     batch_norm_relu_grad,
     batch_norm_statistics,
@@ -39,7 +40,7 @@ def batch_norm_statistics_blocked(x: Array, eps: float) -> BatchStatistics:
     rows, count = Rows(x), len(x) or 1  # an empty batch has mean 0
     with quiet():
         sample = x[:: -(-count // rows.side)].astype(np.float64)
-        near = (np.ones(len(sample)) @ sample / (len(sample) or 1)).astype(x.dtype)
+        near = (sample.sum(axis=0) / (len(sample) or 1)).astype(x.dtype)
         offset, square = _moments(rows, x, near) / count
         if (offset * offset > 4 * (square - offset * offset)).any():
             near = (near + offset).astype(x.dtype)
@@ -59,9 +60,9 @@ def _moments(rows: Rows, x: Array, near: Array) -> Array:
             height, width = part.shape
             down = np.empty((2, width), x.dtype)
             d = np.subtract(part, shift[:width], out=scratch[:height, :width])
-            rows.down(d, down[0])
+            np.add.reduce(d, axis=0, out=down[0])
             d *= d
-            rows.down(d, down[1])
+            np.add.reduce(d, axis=0, out=down[1])
             both[...] = rows.fold(down)
 
     run(work, zip(blocks, sums, strict=True))
@@ -73,13 +74,28 @@ def batch_norm_apply_blocked(
     x: Array, hi: Array, lo: Array, invstd: Array, gamma: Array, beta: Array, add: Array | None, relu: bool
 ) -> Array:
     """All steps on one block before the next."""
-    rows, a, y = Rows(x), invstd * gamma, empty_like(x)
-    vectors, blocks = rows.wide(hi, a, beta - lo * a, 0), rows.cut(x)
+    a = invstd * gamma
+    return _normalised(x, hi, a, beta - lo * a, add, relu)
+
+
+@variant(batch_norm_eval, ON_CPU)
+def batch_norm_eval_blocked(
+    x: Array, mean: Array, variance: Array, gamma: Array, beta: Array, eps: float, add: Array | None, relu: bool
+) -> Array:
+    """The same."""
+    with quiet():
+        return _normalised(x, mean, gamma / np.sqrt(variance + eps), beta, add, relu)
+
+
+def _normalised(x: Array, mean: Array, a: Array, c: Array, add: Array | None, relu: bool) -> Array:
+    """(x - mean) * a + c, then + add, then ReLU."""
+    rows, y = Rows(x), empty_like(x)
+    vectors, blocks = rows.wide(mean, a, c, 0), rows.cut(x)
 
     def work(blocks: Iterator[tuple[Array, Array, Array | None]]) -> None:
         for part, out, z in blocks:
-            hi, a, c, zeros = vectors[:, : part.shape[1]]
-            np.subtract(part, hi, out=out)
+            mean, a, c, zeros = vectors[:, : part.shape[1]]
+            np.subtract(part, mean, out=out)
             out *= a
             out += c
             if z is not None:
@@ -124,10 +140,10 @@ def _gradients(
             if mask is not None:
                 let_through(*mask, out=g)
             down = np.empty((2, width), x.dtype)
-            rows.down(g, down[0])
+            np.add.reduce(g, axis=0, out=down[0])
             d = np.subtract(part, shift[:width], out=scratch[:height, :width])
             d *= g
-            rows.down(d, down[1])
+            np.add.reduce(d, axis=0, out=down[1])
             both[...] = rows.fold(down)
 
     run(add_up, zip(parts, parts_g, masks, sums, strict=True))
