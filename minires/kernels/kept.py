@@ -33,6 +33,12 @@ def fixed(array: Array, version: object) -> Iterator[None]:
         _fixed.reset(token)
 
 
+def is_fixed(array: Array) -> bool:
+    """Whether what is made of `array` now will be kept."""
+    told = _fixed.get()
+    return told is not None and told[0] is array
+
+
 def kept(array: Array, name: Hashable, make: Callable[[], Any]) -> Any:
     """`make()`, or what it gave when it was called last for this array, version and name."""
     key, told = id(array), _fixed.get()

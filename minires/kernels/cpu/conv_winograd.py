@@ -18,9 +18,9 @@ import numpy as np
 
 from ...device import Array
 from ...memory import empty
-from ...threads import parts, share
+from ...threads import get_num_threads, parts, share
 from ..dispatch import Accepts, variant
-from ..kept import kept
+from ..kept import is_fixed, kept
 from ..portable.conv import ConvGeometry, conv2d, conv2d_grad_input, conv2d_grad_weight
 from .conv_questions import (
     ALONE,
@@ -144,7 +144,9 @@ def _convolve_by_channel(
                 tile += bias[channel]
             put(tile, y[..., channel])
 
-    run(work, pieces(y.shape[3], CHANNELS), f, y, x.shape[3])
+    # Kept weights are read once, however many channels at a time: then one run for each thread has the fewest calls.
+    runs = get_num_threads() * CHANNELS if is_fixed(w) else y.shape[3]
+    run(work, pieces(y.shape[3], CHANNELS * -(-y.shape[3] // runs)), f, y, x.shape[3])
 
 
 def grad_weight(f: Minimal, gy: Array, x: Array, pads: tuple[int, int]) -> Array:
