@@ -89,13 +89,16 @@ class Convolution:
 
 
 SMALL = {
-    "COLUMN_BYTES": 20_000, "FEW_WINDOWS": 0, "ROWS": 37, "PIXELS": 50,
-    "MOST_PLACES": 36 * 5, "CHANNELS": 5, "COLUMNS": 32, "DEEP": 4,
+    "COLUMN_BYTES": 20_000, "FEW_WINDOWS": 0, "ROWS": 6, "PIXELS": 50, "TERMS": 11,
+    "MOST_PLACES": 36 * 12, "CHANNELS": 6, "COLUMNS": 32, "DEEP": 4, "WIDE": 3, "TILES": 5, "ALONE": 0,
 }  # fmt: skip
 
 
 def small_blocks(patch: pytest.MonkeyPatch) -> None:
-    """From now on each thread gets several blocks, of some rows of an image or of a few images, the last smaller."""
+    """From now on each thread gets several blocks, of some rows of an image or of a few images, the last smaller.
+
+    Sums are cut into several, too, and nothing is so little that one thread does it alone.
+    """
     for name, size in SMALL.items():
         holders = [module for module in modules() if hasattr(module, name)]
         assert holders, name
@@ -121,6 +124,7 @@ CASES = {
     "3x3, one row": Convolution((1, 1, 23, 4), (3, 3, 4, 3), ConvGeometry(padding=(2, 0, 0, 2))),
     "3x3, many channels": Convolution((1, 4, 4, 130), (3, 3, 130, 258), ConvGeometry(padding=(1, 1, 1, 1)), bias=True),
     "3x3, channels over 64": Convolution((2, 16, 16, 65), (3, 3, 65, 66), ConvGeometry(padding=(1, 1, 1, 1))),
+    "3x3, panels": Convolution((4, 16, 16, 130), (3, 3, 130, 128), ConvGeometry(padding=(1, 1, 1, 1)), bias=True),
     "3x3, large image": Convolution((2, 131, 118, 3), (3, 3, 3, 5), ConvGeometry(padding=(1, 1, 1, 1)), bias=True),
     "3x3/2": Convolution((3, 9, 12, 5), (3, 3, 5, 6), ConvGeometry((2, 2), (1, 1, 1, 1)), bias=True),
     "3x3/(3, 2), pads differ": Convolution((2, 11, 10, 4), (3, 3, 4, 5), ConvGeometry((3, 2), (2, 0, 1, 3))),

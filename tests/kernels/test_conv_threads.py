@@ -53,45 +53,34 @@ def test_the_same_bits_every_time(case: str) -> None:
             np.testing.assert_array_equal(call(), first, err_msg=call.name)
 
 
-def one_by_one(items: list[Any]) -> list[list[Any]]:
-    return [items]
+SCHEDULES: dict[str, Callable[[list[Any]], list[list[Any]]]] = {
+    "one thread does all": lambda items: [items],
+    "backwards": lambda items: [items[::-1]],
+    "the second is through before the first begins": lambda items: [items[1::2], items[::2]],
+    "a thread for each": lambda items: [[item] for item in items],
+}
 
 
-def backwards(items: list[Any]) -> list[list[Any]]:
-    return [items[::-1]]
-
-
-def late_first(items: list[Any]) -> list[list[Any]]:
-    """The thread that begins with the second block is through before the other begins."""
-    return [items[1::2], items[::2]]
-
-
-def one_each(items: list[Any]) -> list[list[Any]]:
-    return [[item] for item in items[::-1]]
-
-
-@pytest.mark.parametrize("small", [False, True], ids=["", "small blocks"])
-@pytest.mark.parametrize("schedule", [one_by_one, backwards, late_first, one_each])
 @pytest.mark.parametrize("case", ALL)
-def test_whichever_thread_does_which_block(
-    case: str, schedule: Callable[[list[Any]], list[list[Any]]], small: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_whichever_thread_does_which_block(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What threads may happen to do, done on purpose: results do not depend on it by a bit."""
-    if small:
+    if case in CASES:
         small_blocks(monkeypatch)
+    wants = [(call, call()) for call in calls(case)]
+    for name, schedule in SCHEDULES.items():
 
-    def share(work: Callable[[Iterator[Any]], None], items: Any, **options: Any) -> None:
-        with threads._blas:
-            for own in schedule(list(items)):
-                threads.alone(work, iter(own))
+        def share(
+            work: Callable[[Iterator[Any]], None], items: Any, most: int | None = None, schedule: Any = schedule
+        ) -> None:
+            with threads._blas:
+                for own in schedule(list(items)):
+                    threads.alone(work, iter(own))
 
-    for call in calls(case):
-        want = call()
-        with pytest.MonkeyPatch.context() as patch:
-            for module in modules():
-                if hasattr(module, "share"):
-                    patch.setattr(module, "share", share)
-            np.testing.assert_array_equal(call(), want, err_msg=call.name)
+        for module in modules():
+            if hasattr(module, "share"):
+                monkeypatch.setattr(module, "share", share)
+        for call, want in wants:
+            np.testing.assert_array_equal(call(), want, err_msg=f"{call.name}: {name}")
 
 
 @pytest.mark.parametrize("case", LARGE)
