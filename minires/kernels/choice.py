@@ -10,7 +10,6 @@ import contextlib
 import json
 import math
 import os
-import statistics
 import threading
 import time
 import warnings
@@ -98,7 +97,7 @@ def measure(calls: Mapping[str, Callable[[], object]]) -> dict[str, float]:
             turns[name].append(_turn(calls[name]))
         limit = SLOWER * min(seconds[0] for seconds in turns.values())
         racing = [name for name in racing if turns[name][0] <= limit]
-    return {name: statistics.median(seconds) for name, seconds in turns.items()}
+    return {name: float(np.median(seconds)) for name, seconds in turns.items()}
 
 
 def _turn(call: Callable[[], object]) -> float:
@@ -109,7 +108,7 @@ def _turn(call: Callable[[], object]) -> float:
         start = time.perf_counter()
         call()
         times.append(time.perf_counter() - start)
-    return statistics.median(times[len(times) // 2 :])
+    return float(np.median(times[len(times) // 2 :]))
 
 
 Times = dict[str, dict[str, float]]  # a kernel's name and arguments -> variant -> seconds
