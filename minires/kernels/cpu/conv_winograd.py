@@ -135,7 +135,7 @@ def _convolve_by_channel(
     def work(own: Iterator[slice]) -> None:
         for channel in own:
             part = w[:, :, channel] if turn else w[..., channel]
-            u = kept(w, (f.m, turn, channel.start), functools.partial(transformed, f, part, turn))
+            u = kept(w, (f.m, turn, channel.start, channel.stop), functools.partial(transformed, f, part, turn))
             products = spaced((f.a**2, v.shape[1], channel.stop - channel.start), 1, x.dtype)
             multiply(v, u, products)
             tile = spaced((f.m, f.m, *tiles, products.shape[2]), 2, x.dtype)
