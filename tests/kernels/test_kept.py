@@ -79,6 +79,16 @@ def test_made_once_and_used_again(channels: int, x: np.ndarray, made: list[Any])
         assert transforms(made, lambda: check(conv, x[:1] * 2)) == 0  # another batch, the same weights
 
 
+@pytest.mark.parametrize("channels", CHANNELS.values(), ids=CHANNELS)
+def test_with_another_number_of_threads(channels: int, x: np.ndarray) -> None:
+    """Weights may have been kept in other parts."""
+    conv = layer(channels)
+    with no_grad():
+        for count in 2, 1, 3, 2:
+            minires.set_num_threads(count)
+            check(conv, x)
+
+
 def frozen(conv: nn.Conv2d) -> nn.Conv2d:
     for parameter in conv.parameters():
         parameter.requires_grad = False
