@@ -10,20 +10,19 @@ from ...device import Array
 from ...memory import empty_like
 from ..dispatch import Accepts, variant
 from ..portable.activation import relu, relu_grad
-from .blocks import flat_blocks, run, select
+from .blocks import flat_blocks, large, run, select
 
 ON_CPU = Accepts("cpu")
 
 
-@variant(relu, ON_CPU)
+@variant(relu, ON_CPU, suits=large)
 def relu_blocked(x: Array) -> Array:
-    """Compared with an array of zeros: with a single one NumPy is half as fast."""
-    y, blocks = empty_like(x), flat_blocks(x)
-    zeros = np.zeros_like(blocks[0][0]) if blocks else x
+    """Block by block, into memory that was used before."""
+    y = empty_like(x)
 
     def work(blocks: Iterator[tuple[Array, Array]]) -> None:
         for part, out in blocks:
-            np.maximum(part, zeros[: len(part)], out=out)
+            np.maximum(part, 0, out=out)
 
     run(work, flat_blocks(x, y))
     return y
