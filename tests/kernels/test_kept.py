@@ -73,7 +73,7 @@ def test_made_once_and_used_again(channels: int, x: np.ndarray, made: list[Any])
     conv = layer(channels)
     with no_grad():
         first = transforms(made, lambda: check(conv, x))
-        assert first == (3 if channels > 100 else 1)
+        assert first == (2 if channels > 100 else 1)  # a part for each thread
         for _ in range(3):
             assert transforms(made, lambda: check(conv, x)) == 0
         assert transforms(made, lambda: check(conv, x[:1] * 2)) == 0  # another batch, the same weights
