@@ -282,10 +282,11 @@ def test_interrupts_at_any_moment_leave_no_trace() -> None:
     try:
         for delay in rng.uniform(5e-6, 2e-4, 300):
             try:
-                signal.setitimer(signal.ITIMER_REAL, delay)
+                signal.setitimer(signal.ITIMER_REAL, delay, 0.1)  # again, should it ring where Python swallows errors
                 while True:
                     threads.share(work, range(2))
             except Alarm:
+                signal.setitimer(signal.ITIMER_REAL, 0)
                 rang += 1
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
