@@ -278,6 +278,7 @@ def test_interrupts_at_any_moment_leave_no_trace() -> None:
         for _ in blocks:
             pass
 
+    who()  # the helpers have started: what an interrupt does to a thread that starts is Python's business
     before, rng, rang = signal.signal(signal.SIGALRM, ring), np.random.default_rng(0), 0
     try:
         for delay in rng.uniform(5e-6, 2e-4, 300):
