@@ -34,7 +34,7 @@ def product(a: Array, b: Array) -> Array:
         for rows in own:
             np.matmul(a[rows], b, out=y[rows])
 
-    share(work, parts(len(a)), most=1 if a.size * b.shape[1] < ALONE else None)
+    share(work, [slice(0, len(a))] if a.size * b.shape[1] < ALONE else parts(len(a)))
     return y
 
 
