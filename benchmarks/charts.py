@@ -8,6 +8,7 @@ single kernels, <file>-speed.png where calls handle images.
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def figure(width: float, height: float, title: str, run: Report) -> Any:
     f = run.fingerprint
     versions = f"NumPy {f['numpy']}" + (f", PyTorch {f['torch']}" if f["torch"] else "")
     measured = f"{f['processor']}, {f['threads']} threads, precision {f['precision']}, {versions}, commit {f['commit']}"
-    made.suptitle(f"{title}\n{measured}", fontsize=11)
+    made.suptitle("\n".join([title, *textwrap.wrap(measured, int(10 * width))]), fontsize=11)
     return made
 
 
