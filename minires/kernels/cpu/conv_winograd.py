@@ -242,7 +242,7 @@ def conv2d_winograd2(x: Array, w: Array, geometry: ConvGeometry, bias: Array | N
 
 @variant(conv2d, ON_CPU, suits=conv2d_asks(suits), cost=conv2d_asks(cost4), precision="fast")
 def conv2d_winograd4(x: Array, w: Array, geometry: ConvGeometry, bias: Array | None = None) -> Array:
-    """F(4x4, 3x3): 2.25 products a result; about ten times the rounding error."""
+    """F(4x4, 3x3): 2.25 products a result; about five times the rounding error."""
     return _forward(F4, x, w, geometry, bias)
 
 
