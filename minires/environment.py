@@ -9,15 +9,12 @@ import numpy as np
 
 from . import __version__, memory
 from .device import gpu_missing
-from .threads import get_num_threads
+from .threads import get_num_threads, numpy_blas
 
 
 def _blas() -> dict[str, Any]:
     """What threadpoolctl tells of the BLAS that NumPy's matrix products run on; nothing if it knows none."""
-    from threadpoolctl import threadpool_info
-
-    _ = np.ones((2, 2)) @ np.ones((2, 2))  # the library is loaded now at the latest
-    return next((pool for pool in threadpool_info() if pool["user_api"] == "blas"), {})
+    return next((library.info() for library in numpy_blas()), {})
 
 
 def blas() -> str:

@@ -14,6 +14,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import Context, copy_context
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
@@ -39,11 +40,16 @@ class _Blas:
         self.found: list[Any] | None = None
 
     def libraries(self) -> list[Any]:
-        """Those that are loaded. Looking for them takes milliseconds: it is done once."""
+        """NumPy's, as threadpoolctl knows it. Looking for it takes milliseconds: it is done once.
+
+        SciPy brings one of its own, which no kernel calls. Where none lies beside NumPy, all that are loaded count.
+        """
         if self.found is None:
             from threadpoolctl import ThreadpoolController
 
-            self.found = list(ThreadpoolController().select(user_api="blas").lib_controllers)
+            loaded = ThreadpoolController().select(user_api="blas").lib_controllers
+            beside = [v for v in loaded if any(part.startswith("numpy") for part in Path(v.filepath).parts[-3:])]
+            self.found = beside or list(loaded)
         return self.found
 
     def __enter__(self) -> None:
@@ -96,6 +102,11 @@ class _Blas:
 _blas = _Blas()
 _count: int | None = None  # until somebody asks
 _inside = threading.local()
+
+
+def numpy_blas() -> list[Any]:
+    """threadpoolctl's controllers of the BLAS that NumPy's matrix products run on."""
+    return _blas.libraries()
 
 
 def get_num_threads() -> int:

@@ -12,6 +12,7 @@ from ..device import array_module
 from ..errors import ArgumentError, ShapeError
 from ..kernels import ConvGeometry, conv2d_grad_input, conv2d_grad_weight, fixed, sum_axes
 from ..kernels import conv2d as conv2d_kernel
+from ..modes import is_anomaly_enabled
 from .checks import Padding, Pair, as_tensor, check_float, check_images, pair, window
 
 
@@ -104,10 +105,11 @@ def conv2d(
     bias = None if bias is None else as_tensor(bias)
     _check("conv2d", input, weight, bias, groups)
     op = Conv2d(window("conv2d", input, weight.shape[:2], stride, padding, dilation, int(groups)))
-    if is_grad_enabled() and weight.requires_grad:
+    if (is_grad_enabled() and weight.requires_grad) or is_anomaly_enabled():
         return op(input, weight, bias)
-    version = weight.version, weight.version.count
-    with fixed(weight.data, version):  # evaluation: what a kernel makes of the weights may be kept
+    # Evaluation: what a kernel makes of the weights may be kept. Writes behind the engine's back do not count: under
+    # detect_anomaly nothing is kept.
+    with fixed(weight.data, (weight.version, weight.version.count)):
         return op(input, weight, bias)
 
 
