@@ -258,6 +258,17 @@ def test_variants_keep_their_own(x: np.ndarray) -> None:
                 check(conv, x)
 
 
+def test_turned_weights_are_kept_apart(x: np.ndarray) -> None:
+    w = layer(5).weight.data
+    geometry = kernels.ConvGeometry(padding=(1, 1, 1, 1))
+    with kernels.use("portable"):
+        right = kernels.conv2d(x, w, geometry), kernels.conv2d_grad_input(x, w, x.shape, geometry)
+    with kernels.use(conv2d="winograd2", conv2d_grad_input="winograd2"), kernels.fixed(w, "version"):
+        got = kernels.conv2d(x, w, geometry), kernels.conv2d_grad_input(x, w, x.shape, geometry)
+    for g, want in zip(got, right, strict=True):
+        np.testing.assert_allclose(g, want, rtol=1e-4, atol=1e-5)
+
+
 def test_gradients_of_weights_that_are_kept(x: np.ndarray) -> None:
     """The turned weights of the input's gradient are not those of the forward pass."""
     conv = frozen(layer(5))
