@@ -258,6 +258,15 @@ def test_variants_keep_their_own(x: np.ndarray) -> None:
                 check(conv, x)
 
 
+def test_only_what_is_told_to_be_fixed_is_kept(x: np.ndarray) -> None:
+    told, other, geometry = layer(5).weight.data, layer(5).weight.data, kernels.ConvGeometry(padding=(1, 1, 1, 1))
+    with kernels.fixed(told, "version"):
+        first = kernels.conv2d(x, other, geometry)
+        other *= 2
+        np.testing.assert_array_equal(kernels.conv2d(x, other, geometry), 2 * first)
+    assert len(kept._kept) == 0
+
+
 def test_turned_weights_are_kept_apart(x: np.ndarray) -> None:
     w = layer(5).weight.data
     geometry = kernels.ConvGeometry(padding=(1, 1, 1, 1))
