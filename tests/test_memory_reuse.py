@@ -77,6 +77,7 @@ def values(seen: Any) -> set[float]:
 
 @pytest.mark.parametrize("see", SEEN_BY.values(), ids=SEEN_BY)
 def test_memory_that_somebody_sees_is_not_handed_out(see: Callable[[np.ndarray], Any]) -> None:
+    gc.collect()  # what earlier tests left in cycles would die amid this one
     memory.release()
     before, array = memory.stats(), filled(1)
     address, seen = array.ctypes.data, see(array)
