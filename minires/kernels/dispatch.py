@@ -33,6 +33,7 @@ from .. import threads
 from ..device import check_one_device, device_of
 from ..errors import ArgumentError
 from . import choice
+from .kept import any_fixed
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -119,7 +120,7 @@ class Kernel:
         """
         forced = _forced.get()
         wanted = forced.get(self.name, forced.get("")) if forced else None
-        settings = wanted, choice.get_precision(), threads.get_num_threads(), choice.get_tuner()
+        settings = wanted, choice.get_precision(), threads.get_num_threads(), choice.get_tuner(), any_fixed(args)
         key = settings, tuple(kwargs), *map(_seen, args), *map(_seen, kwargs.values())
         remembered, hashable = self.remembered, True
         try:
@@ -140,7 +141,7 @@ class Kernel:
         return [v for v in allowed if v.takes(args, kwargs)]
 
     def _decide(self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Decision:
-        (wanted, precision, count, tuner), arrays = key[0], _arrays(args, kwargs)
+        (wanted, precision, count, tuner, _), arrays = key[0], _arrays(args, kwargs)
         check_one_device(self.name, arrays)
         seconds: dict[str, float] = {}
         lasts = True
@@ -180,7 +181,7 @@ class Kernel:
                 self.name, self._arguments(key), precision, count, decision.name, decision.how, decision.seconds
             )
             for key, decision in self.remembered.copy().items()
-            for _, precision, count, tuner in [key[0]]
+            for _, precision, count, tuner, _ in [key[0]]
             if tuner is choice.get_tuner()
         ]
 
@@ -229,9 +230,9 @@ def variant(
     """Register `<kernel>_<variant>` as the variant of that name of kernel `of`.
 
     `suits` and `cost` get the kernel's arguments: whether the variant can take them (beyond `accepts`), and about how
-    many seconds it needs (math.inf: only for want of another). They may look at shapes, dtypes, contiguity and at what
-    is no array. The first line of `suits`'s docstring tells users what the variant takes. `precision="fast"` keeps it
-    from "exact" runs.
+    many seconds it needs (math.inf: only for want of another). They may look at shapes, dtypes, contiguity, at what is
+    no array, and at whether an array is fixed (kept.py). The first line of `suits`'s docstring tells users what the
+    variant takes. `precision="fast"` keeps it from "exact" runs.
 
     Raises ArgumentError, at import, if the name or the signature is not the kernel's.
     """

@@ -7,9 +7,8 @@ kept, and what was is let go.
 
 from __future__ import annotations
 
-import contextlib
 import weakref
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable
 from contextvars import ContextVar
 from typing import Any
 
@@ -20,23 +19,32 @@ _fixed: ContextVar[tuple[Array, object] | None] = ContextVar("fixed_array", defa
 _kept: dict[int, tuple[Any, object, dict[Hashable, Any]]] = {}
 
 
-@contextlib.contextmanager
-def fixed(array: Array, version: object) -> Iterator[None]:
-    """Within the block, what kernels make of `array` may be kept as long as it is called with an equal version.
+class fixed:
+    """A context within which what kernels make of `array` may be kept, as long as it is called with an equal version.
 
     A version names who counts, too: another owner of the array, such as a Tensor made anew for each call, counts alike.
     """
-    token = _fixed.set((array, version))
-    try:
-        yield
-    finally:
-        _fixed.reset(token)
+
+    def __init__(self, array: Array, version: object) -> None:
+        self.told = array, version
+
+    def __enter__(self) -> None:
+        self.token = _fixed.set(self.told)
+
+    def __exit__(self, *exception: object) -> None:
+        _fixed.reset(self.token)
 
 
 def is_fixed(array: Array) -> bool:
     """Whether what is made of `array` now will be kept."""
     told = _fixed.get()
     return told is not None and told[0] is array
+
+
+def any_fixed(arguments: Iterable[Any]) -> bool:
+    """Whether one of the arguments is an array that is fixed."""
+    told = _fixed.get()
+    return told is not None and any(argument is told[0] for argument in arguments)
 
 
 def kept(array: Array, name: Hashable, make: Callable[[], Any]) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError
-from ..nn import AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Linear, MaxPool2d, Module, Sequential, init
+from ..nn import AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Linear, MaxPool2d, Module, Sequential, conv_norm, init
 from ..tensor import Tensor
 
 
@@ -36,8 +36,8 @@ class BasicBlock(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        y = self.bn1(self.conv1(x), relu=True)
-        return self.bn2(self.conv2(y), add=shortcut, relu=True)  # batch norm, addition and ReLU in one op: ops/norm.py
+        y = conv_norm(self.conv1, self.bn1, x, relu=True)  # bn1(conv1(x), relu=True): batch norm and ReLU in one op
+        return conv_norm(self.conv2, self.bn2, y, add=shortcut, relu=True)
 
 
 class ResNet(Module):
@@ -83,7 +83,7 @@ class ResNet(Module):
                 init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
 
     def forward(self, x: Any) -> Tensor:
-        y = self.bn1(self.conv1(x), relu=True)
+        y = conv_norm(self.conv1, self.bn1, x, relu=True)
         if self.maxpool is not None:
             y = self.maxpool(y)
         for stage in self.stages:

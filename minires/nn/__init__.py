@@ -13,6 +13,7 @@ from .containers import Sequential as Sequential
 from .conv import Conv2d as Conv2d
 from .conv import ConvTranspose2d as ConvTranspose2d
 from .dropout import Dropout as Dropout
+from .fusion import conv_norm as conv_norm
 from .linear import Identity as Identity
 from .linear import Linear as Linear
 from .loss import BCEWithLogitsLoss as BCEWithLogitsLoss

@@ -8,7 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self
 
 from ..errors import ArgumentError, RangeError
+from .conv import Conv2d
+from .fusion import conv_norm
 from .module import Module
+from .norm import BatchNorm2d
 
 
 class Container(Module):
@@ -57,7 +60,10 @@ class Container(Module):
 
 
 class Sequential(Container):
-    """Modules called one after the other. Takes modules, or one mapping of names to modules."""
+    """Modules called one after the other. Takes modules, or one mapping of names to modules.
+
+    A Conv2d and the BatchNorm2d after it are called together, by `conv_norm`.
+    """
 
     def __init__(self, *modules: Module | Mapping[str, Module]) -> None:
         super().__init__()
@@ -66,8 +72,15 @@ class Sequential(Container):
             self._add(str(name), module)
 
     def forward(self, x: Any) -> Any:
-        for module in self:
-            x = module(x)
+        modules = list(self)
+        while modules:
+            module = modules.pop(0)
+            following = modules[0] if modules else None
+            if isinstance(module, Conv2d) and isinstance(following, BatchNorm2d):
+                del modules[0]
+                x = conv_norm(module, following, x)
+            else:
+                x = module(x)
         return x
 
     def __getitem__(self, index: int | slice) -> Module:

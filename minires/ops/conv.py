@@ -10,7 +10,7 @@ import numpy as np
 from ..autograd import Function, is_grad_enabled
 from ..device import array_module
 from ..errors import ArgumentError, ShapeError
-from ..kernels import ConvGeometry, conv2d_grad_input, conv2d_grad_weight, fixed, sum_axes
+from ..kernels import ConvGeometry, conv2d_grad_input, conv2d_grad_weight, fixed, relu_grad, sum_axes
 from ..kernels import conv2d as conv2d_kernel
 from ..modes import is_anomaly_enabled
 from .checks import Padding, Pair, as_tensor, check_float, check_images, pair, window
@@ -18,29 +18,35 @@ from .checks import Padding, Pair, as_tensor, check_float, check_images, pair, w
 
 @dataclass(eq=False)
 class Conv2d(Function):
-    """Cross-correlation by im2col and a matrix product (Chellapilla, Puri and Simard, 2006, section 2).
+    """Cross-correlation by im2col and a matrix product (Chellapilla, Puri and Simard, 2006, section 2); then + z, ReLU.
 
     Shapes    x (N, H, W, C); w (KH, KW, C/G, O); b (O,) or None; y (N, OH, OW, O), OH = (H + 2P - (KH-1)*D - 1)//S + 1
-              x2, w2, y2, gy2: x, w, y, gy as matrices, their leading axes merged; with G > 1 groups, one for each
-    Forward   cols = im2col(x) (N*OH*OW, KH*KW*C/G);  y2 = cols @ w2 + b
-    Backward  gw2 = cols^T @ gy2;  gx = col2im(gy2 @ w2^T), col2im being the adjoint of im2col;  gb = sum of gy2's rows
-    Saves     w if gx is needed, x if gw is. cols is rebuilt in backward: it is KH*KW/S^2 times as large as x.
+              z (N, OH, OW, O) or None
+              x2, w2, y2, g2: x, w, y, g as matrices, their leading axes merged; with G > 1 groups, one for each
+    Forward   cols = im2col(x) (N*OH*OW, KH*KW*C/G);  y2 = cols @ w2 + b + z2;  with relu, y = max(that, 0)
+    Backward  g = gy, or with relu gy where y > 0, else 0;  gz = g
+              gw2 = cols^T @ g2;  gx = col2im(g2 @ w2^T), col2im being the adjoint of im2col;  gb = sum of g2's rows
+    Saves     w if gx is needed, x if gw is; y with relu. cols is rebuilt in backward: it is KH*KW/S^2 times as large
+              as x.
     Cost      2*N*O*C/G*KH*KW*OH*OW flops forward, twice that backward
     """
 
     geometry: ConvGeometry
+    relu: bool = False
 
-    def forward(self, x: Any, w: Any, b: Any) -> Any:
-        self.save(x if self.needs[1] else None, w if self.needs[0] else None)
+    def forward(self, x: Any, w: Any, b: Any, z: Any = None) -> Any:
+        y = conv2d_kernel(x, w, self.geometry, b, z, self.relu)
+        self.save(x if self.needs[1] else None, w if self.needs[0] else None, y if self.relu else None)
         self.shapes = x.shape, w.shape
-        return conv2d_kernel(x, w, self.geometry, b)
+        return y
 
     def backward(self, gy: Any) -> Any:
-        x, w = self.saved
-        gx = conv2d_grad_input(gy, w, self.shapes[0], self.geometry) if self.needs[0] else None
-        gw = conv2d_grad_weight(gy, x, self.shapes[1], self.geometry) if self.needs[1] else None
-        gb = sum_axes(gy, (0, 1, 2)) if self.needs[2] else None
-        return gx, gw, gb
+        x, w, y = self.saved
+        g = gy if y is None else relu_grad(gy, y)
+        gx = conv2d_grad_input(g, w, self.shapes[0], self.geometry) if self.needs[0] else None
+        gw = conv2d_grad_weight(g, x, self.shapes[1], self.geometry) if self.needs[1] else None
+        gb = sum_axes(g, (0, 1, 2)) if self.needs[2] else None
+        return gx, gw, gb, g
 
 
 @dataclass(eq=False)
@@ -93,8 +99,11 @@ def conv2d(
     padding: Padding = 0,
     dilation: Pair = 1,
     groups: int = 1,
+    *,
+    add: Any = None,
+    relu: bool = False,
 ) -> Any:
-    """Cross-correlate input (N, H, W, C) with weight (KH, KW, C/G, O): (N, OH, OW, O).
+    """Cross-correlate input (N, H, W, C) with weight (KH, KW, C/G, O): (N, OH, OW, O); + bias, + `add`, ReLU if asked.
 
     OH = (H + pads - (KH - 1)*D - 1)//S + 1. `padding` is an int, two (rows, columns), "valid" (none),
     ((top, bottom), (left, right)), or "same": OH = ceil(H / S), the odd row or column at the bottom or right, as in
@@ -103,14 +112,18 @@ def conv2d(
     """
     input, weight = as_tensor(input), as_tensor(weight)
     bias = None if bias is None else as_tensor(bias)
+    z = None if add is None else as_tensor(add)
     _check("conv2d", input, weight, bias, groups)
-    op = Conv2d(window("conv2d", input, weight.shape[:2], stride, padding, dilation, int(groups)))
+    geometry = window("conv2d", input, weight.shape[:2], stride, padding, dilation, int(groups))
+    if z is not None:
+        _check_add(z, input, (len(input), *geometry.output_size(input.shape[1:3], weight.shape[:2]), weight.shape[3]))
+    op = Conv2d(geometry, relu)
     if (is_grad_enabled() and weight.requires_grad) or is_anomaly_enabled():
-        return op(input, weight, bias)
+        return op(input, weight, bias, z)
     # Evaluation: what a kernel makes of the weights may be kept. Writes behind the engine's back do not count: under
     # detect_anomaly nothing is kept.
     with fixed(weight.data, (weight.version, weight.version.count)):
-        return op(input, weight, bias)
+        return op(input, weight, bias, z)
 
 
 def conv_transpose2d(
@@ -154,6 +167,12 @@ def conv_transpose2d(
             f"would give an output of {oh}x{ow}; pad less or use a larger image"
         )
     return ConvTranspose2d((oh, ow), geometry)(input, weight, bias)
+
+
+def _check_add(z: Any, input: Any, shape: tuple[int, ...]) -> None:
+    check_float("conv2d", input=input, add=z)
+    if z.shape != shape:
+        raise ShapeError(f"conv2d: add has shape {z.shape}, but the output {shape}; project the shortcut first")
 
 
 def _check(op: str, input: Any, weight: Any, bias: Any, groups: int, transposed: bool = False) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Function
+from ..autograd import Function, is_grad_enabled, wrap
 from ..device import array_module
 from ..errors import ArgumentError, DTypeError, ShapeError
 from ..kernels import (
@@ -20,11 +20,14 @@ from ..kernels import (
     batch_norm_grad,
     batch_norm_relu_grad,
     batch_norm_statistics,
+    fixed,
     group_norm_grad,
+    kept,
     quiet,
     relu_grad,
 )
 from ..kernels import group_norm as group_norm_kernel
+from ..modes import is_anomaly_enabled
 from .checks import as_tensor, check_float, check_parameters, integers
 from .elementwise import add as add_op
 
@@ -213,6 +216,30 @@ def batch_norm(
     if running_var is not None and rows:  # the batch is normalised with the biased variance, the unbiased is kept
         _move(running_var, variance, momentum, rows / (rows - 1))
     return y
+
+
+def fold_batch_norm(
+    weight: Any, bias: Any, running_mean: Any, running_var: Any, gamma: Any, beta: Any, eps: float
+) -> tuple[Any, Any] | None:
+    """Weight (KH, KW, C/G, O) and bias (O,) of the convolution that is conv2d, then batch_norm in evaluation.
+
+    With a = gamma / sqrt(running_var + eps): weight * a and (bias - running_mean) * a + beta. They are made in float64,
+    rounded once, and kept for the next call until one of the arguments is written. None where the two must stay apart:
+    where a gradient may be wanted, under detect_anomaly, and in float16, which would lose digits of the weights.
+    """
+    tensors = weight, bias, running_mean, running_var, gamma, beta
+    types = {t.dtype for t in tensors if t is not None}
+    if is_grad_enabled() or is_anomaly_enabled() or len(types) > 1 or weight.dtype == np.float16:
+        return None
+
+    def fold() -> tuple[Any, Any]:
+        w, b, mean, variance, scale, shift = (0 if t is None else t.data.astype(np.float64) for t in tensors)
+        a = scale * (variance + eps) ** -0.5
+        return wrap((w * a).astype(weight.dtype)), wrap(((b - mean) * a + shift).astype(weight.dtype))
+
+    versions = eps, *((t.version, t.version.count) for t in tensors if t is not None)
+    with quiet(), fixed(running_var.data, versions):
+        return kept(running_var.data, "folded", fold)
 
 
 def _move(running: Any, batch: Any, momentum: float, factor: float = 1.0) -> None:

@@ -5,6 +5,7 @@ from . import conv as conv
 from . import conv_im2col as conv_im2col
 from . import conv_pointwise as conv_pointwise
 from . import conv_rows as conv_rows
+from . import conv_small as conv_small
 from . import conv_winograd as conv_winograd
 from . import elementwise as elementwise
 from . import linear as linear

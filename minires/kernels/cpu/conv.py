@@ -17,6 +17,7 @@ from ...threads import share
 from ..dispatch import Accepts, variant
 from ..portable.conv import (
     ConvGeometry,
+    Epilogue,
     by_group,
     col2im,
     conv2d,
@@ -68,12 +69,19 @@ def run(work: Callable[[Iterator[Any]], None], items: Sequence[Any]) -> None:
 
 
 @variant(conv2d, ON_CPU, cost=conv2d_asks(cost))
-def conv2d_blocked(x: Array, w: Array, geometry: ConvGeometry, bias: Array | None = None) -> Array:
+def conv2d_blocked(
+    x: Array,
+    w: Array,
+    geometry: ConvGeometry,
+    bias: Array | None = None,
+    add: Array | None = None,
+    relu: bool = False,
+) -> Array:
     """im2col and product, block by block, each written to its place in y."""
     kh, kw, c, o = w.shape
     oh, ow = geometry.output_size(x.shape[1:3], (kh, kw))
     y = empty((len(x), oh, ow, o), x.dtype)
-    w2 = by_group(w.reshape(kh * kw * c, o), geometry.groups)
+    w2, finish = by_group(w.reshape(kh * kw * c, o), geometry.groups), Epilogue(bias, add, relu)
 
     def work(own: Iterator[slice]) -> None:
         for block in own:
@@ -83,8 +91,7 @@ def conv2d_blocked(x: Array, w: Array, geometry: ConvGeometry, bias: Array | Non
             else:
                 y2 = by_group(part.reshape(-1, o), geometry.groups)
                 np.matmul(im2col(x[block], (kh, kw), geometry), w2, out=y2)
-            if bias is not None:
-                part += bias
+            finish.apply(y, block)
 
     run(work, blocks(len(x), _column_bytes(w.shape, oh * ow, geometry, x)))
     return y

@@ -16,7 +16,7 @@ from ...device import Array
 from ...memory import empty
 from ...threads import get_num_threads, parts, share
 from ..dispatch import Accepts, variant
-from ..portable.conv import ConvGeometry, conv2d, conv2d_grad_input, conv2d_grad_weight
+from ..portable.conv import ConvGeometry, Epilogue, conv2d, conv2d_grad_input, conv2d_grad_weight
 from .conv_questions import (
     COPY,
     PRODUCT,
@@ -130,7 +130,7 @@ def correlate(
     pads: tuple[int, int],
     stride: tuple[int, int] = (1, 1),
     dilation: tuple[int, int] = (1, 1),
-    bias: Array | None = None,
+    finish: Epilogue | None = None,
 ) -> None:
     """out (N, OH, OW, O), any view, = x (N, H, W, C) correlated with w (KH, KW, C, O).
 
@@ -153,10 +153,10 @@ def correlate(
             cols, part = windows(block), out[block.images, block.rows]
             y2 = (part.reshape(-1, o) if scratch is None else scratch[: len(cols)])[:, channel]
             np.matmul(cols, w2[:, channel], out=y2)
-            if bias is not None:
-                y2 += bias[channel]
             if scratch is not None:
                 part[..., channel] = y2.reshape(*part.shape[:3], -1)
+            if finish is not None:
+                finish.apply(out, block.images, block.rows, channel)
 
     share(work, [(block, channel) for block in blocks for channel in channels])
 
@@ -250,10 +250,17 @@ def cost(x_shape: tuple[int, ...], w_shape: tuple[int, ...], geometry: ConvGeome
 
 
 @variant(conv2d, ON_CPU, suits=conv2d_asks(suits), cost=conv2d_asks(cost))
-def conv2d_im2col(x: Array, w: Array, geometry: ConvGeometry, bias: Array | None = None) -> Array:
+def conv2d_im2col(
+    x: Array,
+    w: Array,
+    geometry: ConvGeometry,
+    bias: Array | None = None,
+    add: Array | None = None,
+    relu: bool = False,
+) -> Array:
     """im2col and product, block by block, each written to its place in y."""
     y = empty((len(x), *geometry.output_size(x.shape[1:3], w.shape[:2]), w.shape[3]), x.dtype)
-    correlate(x, w, y, geometry.padding[::2], geometry.stride, geometry.dilation, bias)
+    correlate(x, w, y, geometry.padding[::2], geometry.stride, geometry.dilation, Epilogue(bias, add, relu))
     return y
 
 

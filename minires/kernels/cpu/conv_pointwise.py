@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -10,8 +11,8 @@ from ...device import Array
 from ...memory import empty
 from ...threads import get_num_threads, parts, share
 from ..dispatch import Accepts, variant
-from ..portable.conv import ConvGeometry, conv2d, conv2d_grad_input, conv2d_grad_weight
-from .conv_questions import COPY, PRODUCT, conv2d_asks, grad_input_asks, grad_weight_asks, is_empty, windows
+from ..portable.conv import ConvGeometry, Epilogue, conv2d, conv2d_grad_input, conv2d_grad_weight
+from .conv_questions import ALONE, COPY, PRODUCT, conv2d_asks, grad_input_asks, grad_weight_asks, is_empty, windows
 
 ON_CPU = Accepts("cpu")
 ROWS = 2048  # of a product, on each thread
@@ -26,7 +27,15 @@ def suits(x_shape: tuple[int, ...], w_shape: tuple[int, ...], geometry: ConvGeom
 def cost(x_shape: tuple[int, ...], w_shape: tuple[int, ...], geometry: ConvGeometry) -> float:
     """The product, and with a stride the copy."""
     seen = windows(x_shape, w_shape, geometry) * w_shape[2]
-    return seen * w_shape[3] / PRODUCT + (seen / (2 * COPY) if geometry.stride != (1, 1) else 0)
+    copy = seen / COPY if geometry.stride != (1, 1) else 0
+    if is_little(seen, w_shape[3]):
+        return 2 * seen * w_shape[3] / PRODUCT + copy
+    return seen * w_shape[3] / PRODUCT + copy / 2
+
+
+def is_little(size: int, columns: int) -> bool:
+    """Whether one thread multiplies a matrix of `size` numbers by one of so many columns sooner than several."""
+    return size * columns < ALONE
 
 
 def seen_pixels(x: Array, stride: tuple[int, int]) -> Array:
@@ -34,24 +43,36 @@ def seen_pixels(x: Array, stride: tuple[int, int]) -> Array:
     return x.reshape(-1, x.shape[3]) if stride == (1, 1) else x[:, :: stride[0], :: stride[1]].reshape(-1, x.shape[3])
 
 
-def multiply(a: Array, b: Array, out: Array, bias: Array | None = None) -> None:
-    """out = a @ b + bias by all threads, some rows at a time."""
+def multiply(a: Array, b: Array, out: Array, finish: Callable[[slice], None] | None = None) -> None:
+    """out = a @ b by all threads, some rows at a time, each of which `finish` gets to know of."""
     step = max(1, min(ROWS, -(-len(a) // get_num_threads())))
+    most = 1 if is_little(a.size, b.shape[1]) else None
 
     def work(starts: Iterator[int]) -> None:
         for start in starts:
-            part = np.matmul(a[start : start + step], b, out=out[start : start + step])
-            if bias is not None:
-                part += bias
+            rows = slice(start, start + step)
+            np.matmul(a[rows], b, out=out[rows])
+            if finish is not None:
+                finish(rows)
 
-    share(work, range(0, len(a), step))
+    share(work, range(0, len(a), step), most)
 
 
 @variant(conv2d, ON_CPU, suits=conv2d_asks(suits), cost=conv2d_asks(cost))
-def conv2d_pointwise(x: Array, w: Array, geometry: ConvGeometry, bias: Array | None = None) -> Array:
+def conv2d_pointwise(
+    x: Array,
+    w: Array,
+    geometry: ConvGeometry,
+    bias: Array | None = None,
+    add: Array | None = None,
+    relu: bool = False,
+) -> Array:
     """y2 = x2 @ w2 on the pixels themselves."""
-    y = empty((len(x), *geometry.output_size(x.shape[1:3], (1, 1)), w.shape[3]), x.dtype)
-    multiply(seen_pixels(x, geometry.stride), w[0, 0], y.reshape(-1, w.shape[3]), bias)
+    o = w.shape[3]
+    y = empty((len(x), *geometry.output_size(x.shape[1:3], (1, 1)), o), x.dtype)
+    pixels = y.reshape(-1, 1, 1, o)
+    finish = Epilogue(bias, None if add is None else add.reshape(pixels.shape), relu)
+    multiply(seen_pixels(x, geometry.stride), w[0, 0], y.reshape(-1, o), functools.partial(finish.apply, pixels))
     return y
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ...device import Array
+from ..kept import is_fixed
 from ..portable.conv import ConvGeometry
 
 # Rough speeds of a machine with two cores, a second. Only their ratios matter.
@@ -24,10 +25,19 @@ Question = Callable[[tuple[int, ...], tuple[int, ...], ConvGeometry], Any]  # of
 
 
 def conv2d_asks(question: Question) -> Callable[..., Any]:
-    def ask(x: Array, w: Array, geometry: ConvGeometry, bias: Array | None = None) -> Any:
+    def ask(x: Array, w: Array, geometry: ConvGeometry, *epilogue: Any, **named: Any) -> Any:
         return question(x.shape, w.shape, geometry)
 
     ask.__doc__ = question.__doc__
+    return ask
+
+
+def fixed_weights_ask(cost: Question) -> Callable[..., float]:
+    """A cost that counts where weights are fixed; elsewhere their preparation would not repay."""
+
+    def ask(x: Array, w: Array, geometry: ConvGeometry, *epilogue: Any, **named: Any) -> float:
+        return float(cost(x.shape, w.shape, geometry)) if is_fixed(w) else math.inf
+
     return ask
 
 

@@ -16,7 +16,7 @@ from ...device import Array
 from ...memory import empty
 from ...threads import get_num_threads, parts, share
 from ..dispatch import Accepts, variant
-from ..portable.conv import ConvGeometry, conv2d, conv2d_grad_input, conv2d_grad_weight
+from ..portable.conv import ConvGeometry, Epilogue, conv2d, conv2d_grad_input, conv2d_grad_weight
 from .conv_im2col import Block, cut, laid_out
 from .conv_questions import COPY, PRODUCT, SHARED, STREAM, conv2d_asks, grad_input_asks, grad_weight_asks, is_empty
 from .tiles import pieces
@@ -76,7 +76,7 @@ class LongRow:
         return self.pixels[start : start + places].reshape(-1, kw * c)
 
 
-def correlate(x: Array, w: Array, size: tuple[int, ...], pads: tuple[int, int], bias: Array | None) -> Array:
+def correlate(x: Array, w: Array, size: tuple[int, ...], pads: tuple[int, int], finish: Epilogue) -> Array:
     """y (N, *size, O): x (N, H, W, C) correlated with w (KH, KW, C, O), `pads` rows and columns before x."""
     kh, kw, c, o = w.shape
     y = empty((len(x), *size, o), x.dtype)
@@ -93,10 +93,8 @@ def correlate(x: Array, w: Array, size: tuple[int, ...], pads: tuple[int, int], 
                 for i in range(1, kh):
                     out += np.matmul(row.windows(i, first, places), w[i].reshape(kw * c, o), out=terms[: len(out)])
             whole = results[: block.shape[0] * row.height * row.width].reshape(-1, row.height, row.width, o)
-            part = y[block.images]
-            part[...] = whole[:, : size[0], : size[1]]
-            if bias is not None:
-                part += bias
+            y[block.images] = whole[:, : size[0], : size[1]]
+            finish.apply(y, block.images)
 
     share(work, blocks)
     return y
@@ -109,9 +107,17 @@ def _blocks(images: int, shape: tuple[int, ...]) -> list[Block]:
 
 
 @variant(conv2d, ON_CPU, suits=conv2d_asks(suits), cost=conv2d_asks(cost))
-def conv2d_rows(x: Array, w: Array, geometry: ConvGeometry, bias: Array | None = None) -> Array:
+def conv2d_rows(
+    x: Array,
+    w: Array,
+    geometry: ConvGeometry,
+    bias: Array | None = None,
+    add: Array | None = None,
+    relu: bool = False,
+) -> Array:
     """KH*KW products of KW*C columns, no copy of the windows."""
-    return correlate(x, w, geometry.output_size(x.shape[1:3], w.shape[:2]), geometry.padding[::2], bias)
+    size = geometry.output_size(x.shape[1:3], w.shape[:2])
+    return correlate(x, w, size, geometry.padding[::2], Epilogue(bias, add, relu))
 
 
 @variant(conv2d_grad_input, ON_CPU, suits=grad_input_asks(suits), cost=grad_input_asks(cost))
@@ -121,7 +127,7 @@ def conv2d_grad_input_rows(
     """The same on gy and the turned weights."""
     turned = laid_out(w[::-1, ::-1].swapaxes(2, 3))
     pads = w.shape[0] - 1 - geometry.padding[0], w.shape[1] - 1 - geometry.padding[2]
-    return correlate(gy, turned, shape[1:3], pads, bias)
+    return correlate(gy, turned, shape[1:3], pads, Epilogue(bias))
 
 
 @variant(conv2d_grad_weight, ON_CPU, suits=grad_weight_asks(suits), cost=grad_weight_asks(cost))

@@ -21,7 +21,7 @@ from ...memory import empty
 from ...threads import get_num_threads, parts, share
 from ..dispatch import Accepts, variant
 from ..kept import is_fixed, kept
-from ..portable.conv import ConvGeometry, conv2d, conv2d_grad_input, conv2d_grad_weight
+from ..portable.conv import ConvGeometry, Epilogue, conv2d, conv2d_grad_input, conv2d_grad_weight
 from .conv_questions import (
     ALONE,
     COPY,
@@ -94,7 +94,7 @@ def all_tiles(f: Minimal, x: Array, y: Array, pads: tuple[int, int]) -> Array:
 
 
 def convolve(
-    f: Minimal, x: Array, w: Array, size: tuple[int, ...], pads: tuple[int, int], bias: Array | None, turn: bool
+    f: Minimal, x: Array, w: Array, size: tuple[int, ...], pads: tuple[int, int], finish: Epilogue, turn: bool
 ) -> Array:
     """Cross-correlation of x (N, H, W, C) with w (3, 3, C, O): (N, *size, O).
 
@@ -102,14 +102,14 @@ def convolve(
     """
     y = empty((len(x), *size, w.shape[2 if turn else 3]), x.dtype)
     if by_channel(f, y):
-        _convolve_by_channel(f, x, w, y, pads, bias, turn)
+        _convolve_by_channel(f, x, w, y, pads, finish, turn)
     else:
         u = kept(w, (f.m, turn), lambda: transformed(f, w, turn))
-        _convolve_by_tiles(f, x, u, y, pads, bias)
+        _convolve_by_tiles(f, x, u, y, pads, finish)
     return y
 
 
-def _convolve_by_tiles(f: Minimal, x: Array, u: Array, y: Array, pads: tuple[int, int], bias: Array | None) -> None:
+def _convolve_by_tiles(f: Minimal, x: Array, u: Array, y: Array, pads: tuple[int, int], finish: Epilogue) -> None:
     c, o, m, (data, _, result) = x.shape[3], y.shape[3], f.m, f.matrices(x.dtype)
     blocks = cut(*grid(f, y), MOST_PLACES // f.a**2)
 
@@ -120,15 +120,15 @@ def _convolve_by_tiles(f: Minimal, x: Array, u: Array, y: Array, pads: tuple[int
             products = scratch.view(0, (f.a**2, v.shape[1], o))
             multiply(v, u, products)
             tile = scratch.mixed(result, products, 1).reshape(m, m, *tiles.shape, o)
-            if bias is not None:
-                tile += bias
-            put(tile, y[tiles.images, tiles.rows.start * m : tiles.rows.stop * m])
+            rows = slice(tiles.rows.start * m, tiles.rows.stop * m)
+            put(tile, y[tiles.images, rows])
+            finish.apply(y, tiles.images, rows)
 
     run(work, blocks, f, y, c)
 
 
 def _convolve_by_channel(
-    f: Minimal, x: Array, w: Array, y: Array, pads: tuple[int, int], bias: Array | None, turn: bool
+    f: Minimal, x: Array, w: Array, y: Array, pads: tuple[int, int], finish: Epilogue, turn: bool
 ) -> None:
     v, tiles, (_, _, result) = all_tiles(f, x, y, pads), grid(f, y), f.matrices(x.dtype)
 
@@ -140,9 +140,8 @@ def _convolve_by_channel(
             multiply(v, u, products)
             tile = spaced((f.m, f.m, *tiles, products.shape[2]), 2, x.dtype)
             mix(result, products.reshape(f.a**2, -1), tile.reshape(f.m**2, -1))
-            if bias is not None:
-                tile += bias[channel]
             put(tile, y[..., channel])
+            finish.apply(y, channels=channel)
 
     # Kept weights are read once, however many channels at a time: then one run for each thread has the fewest calls.
     runs = get_num_threads() * CHANNELS if is_fixed(w) else y.shape[3]
@@ -216,34 +215,48 @@ def seconds(f: Minimal, x_shape: tuple[int, ...], w_shape: tuple[int, ...], geom
     products = places * (c * o + c * places + o * f.m**2)
     copies = places * (c + o) + f.m**2 * o
     busy = math.prod(tiles) * (products / PRODUCT + copies / COPY)
-    return (2 * busy if is_little(f, tiles, c, o) else busy + SHARED) + places * c * o / STREAM
+    return (1e-4 + 2 * busy if is_little(f, tiles, c, o) else busy + SHARED) + places * c * o / STREAM
 
 
 cost2, cost4 = functools.partial(seconds, F2), functools.partial(seconds, F4)
 
 
-def _forward(f: Minimal, x: Array, w: Array, geometry: ConvGeometry, bias: Array | None) -> Array:
+def _forward(f: Minimal, x: Array, w: Array, geometry: ConvGeometry, finish: Epilogue) -> Array:
     size = geometry.output_size(x.shape[1:3], (3, 3))
-    return convolve(f, x, w, size, geometry.padding[::2], bias, turn=False)
+    return convolve(f, x, w, size, geometry.padding[::2], finish, turn=False)
 
 
 def _adjoint(
     f: Minimal, gy: Array, w: Array, shape: tuple[int, ...], geometry: ConvGeometry, bias: Array | None
 ) -> Array:
     top, _, left, _ = geometry.padding
-    return convolve(f, gy, w, shape[1:3], (2 - top, 2 - left), bias, turn=True)
+    return convolve(f, gy, w, shape[1:3], (2 - top, 2 - left), Epilogue(bias), turn=True)
 
 
 @variant(conv2d, ON_CPU, suits=conv2d_asks(suits), cost=conv2d_asks(cost2))
-def conv2d_winograd2(x: Array, w: Array, geometry: ConvGeometry, bias: Array | None = None) -> Array:
+def conv2d_winograd2(
+    x: Array,
+    w: Array,
+    geometry: ConvGeometry,
+    bias: Array | None = None,
+    add: Array | None = None,
+    relu: bool = False,
+) -> Array:
     """F(2x2, 3x3): 4 products a result instead of 9."""
-    return _forward(F2, x, w, geometry, bias)
+    return _forward(F2, x, w, geometry, Epilogue(bias, add, relu))
 
 
 @variant(conv2d, ON_CPU, suits=conv2d_asks(suits), cost=conv2d_asks(cost4), precision="fast")
-def conv2d_winograd4(x: Array, w: Array, geometry: ConvGeometry, bias: Array | None = None) -> Array:
+def conv2d_winograd4(
+    x: Array,
+    w: Array,
+    geometry: ConvGeometry,
+    bias: Array | None = None,
+    add: Array | None = None,
+    relu: bool = False,
+) -> Array:
     """F(4x4, 3x3): 2.25 products a result; about five times the rounding error."""
-    return _forward(F4, x, w, geometry, bias)
+    return _forward(F4, x, w, geometry, Epilogue(bias, add, relu))
 
 
 @variant(conv2d_grad_input, ON_CPU, suits=grad_input_asks(suits), cost=grad_input_asks(cost2))

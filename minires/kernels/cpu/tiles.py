@@ -58,14 +58,28 @@ def spaced(shape: tuple[int, ...], leading: int, dtype: Any, memory: Array | Non
     return flat.reshape(count, length + GAP)[:, :length].reshape(shape)
 
 
-def mix(matrix: Array, x: Array, out: Array) -> None:
+Step = tuple[np.ufunc, Array, Array, Array]  # an operation, its arguments, and where the result goes
+
+
+def run(steps: list[Step]) -> None:
+    for operation, a, b, out in steps:
+        operation(a, b, out=out)
+
+
+def mixing(matrix: Array, x: Array, out: Array) -> list[Step]:
     """out (R, n) = matrix (R, S) @ x (S, n), a few columns at a time."""
     whole = x.shape[1] // COLUMNS * COLUMNS
+    steps: list[Step] = []
     if whole:
-        pieces = [v[:, :whole].reshape(len(v), -1, COLUMNS).swapaxes(0, 1) for v in (x, out)]
-        np.matmul(matrix, pieces[0], out=pieces[1])
+        x_part, out_part = (v[:, :whole].reshape(len(v), -1, COLUMNS).swapaxes(0, 1) for v in (x, out))
+        steps.append((np.matmul, matrix, x_part, out_part))
     if whole < x.shape[1]:
-        np.matmul(matrix, x[:, whole:], out=out[:, whole:])
+        steps.append((np.matmul, matrix, x[:, whole:], out[:, whole:]))
+    return steps
+
+
+def mix(matrix: Array, x: Array, out: Array) -> None:
+    run(mixing(matrix, x, out))
 
 
 def pieces(count: int, step: int) -> list[slice]:
@@ -169,21 +183,26 @@ class Scratch:
         return out
 
 
-def multiply(v: Array, u: Array, out: Array) -> None:
-    """out (P, T, O) = v (P, T, C) @ u, whose panels are (P, J, C, O/J).
+def multiplying(v: Array, u: Array, out: Array, terms: Array) -> list[Step]:
+    """out (P, T, O) = v (P, T, C) @ u, whose panels are (P, J, C, O/J); `terms` is scratch memory like out.
 
     By products of ROWS tiles, DEEP channels and one panel: the fastest there are, and sums of few terms round less.
     """
     (p, t, c), (_, j, _, wide) = v.shape, u.shape
     rows = ROWS if t % ROWS == 0 else t
     tiles = v.reshape(p, t // rows, 1, rows, c)
-    terms = spaced(out.shape, 1, out.dtype) if c > DEEP else out
+    steps: list[Step] = []
     for deep in pieces(c, DEEP):
-        sums = out if deep.start == 0 else terms
+        sums = terms if deep.start else out
         places = sums.reshape(p, t // rows, rows, j, wide).swapaxes(2, 3)
-        np.matmul(tiles[..., deep], u[:, None, :, deep], out=places)
+        steps.append((np.matmul, tiles[..., deep], u[:, None, :, deep], places))
         if deep.start:
-            out += terms
+            steps.append((np.add, out, terms, out))
+    return steps
+
+
+def multiply(v: Array, u: Array, out: Array) -> None:
+    run(multiplying(v, u, out, spaced(out.shape, 1, out.dtype) if v.shape[2] > DEEP else out))
 
 
 def multiply_transposed(v: Array, gradients: Array, out: Array, add: bool) -> None:

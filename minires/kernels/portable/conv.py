@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ...device import Array, array_module
 from ..dispatch import kernel
 from .reduce import sum_axes
+
+ALL = slice(None)
 
 
 @dataclass(frozen=True)
@@ -112,9 +115,34 @@ def col2im(cols: Array, shape: tuple[int, ...], kernel_size: tuple[int, int], ge
     return unpad(padded.reshape(*padded.shape[:3], c), shape, geometry)
 
 
+class Epilogue(NamedTuple):
+    """What follows a convolution while its results are still in the cache: + bias (O,), + add of y's shape, ReLU."""
+
+    bias: Array | None = None
+    add: Array | None = None
+    relu: bool = False
+
+    def apply(self, y: Array, images: slice = ALL, rows: slice = ALL, channels: slice = ALL) -> None:
+        """Finish part of y (N, OH, OW, O), in place."""
+        part = y[images, rows, :, channels]
+        if self.bias is not None:
+            part += self.bias[channels]
+        if self.add is not None:
+            part += self.add[images, rows, :, channels]
+        if self.relu:
+            array_module(y).maximum(part, 0, out=part)
+
+
 @kernel
-def conv2d(x: Array, w: Array, geometry: ConvGeometry, bias: Array | None = None) -> Array:
-    """Cross-correlation of x (N, H, W, C) with w (KH, KW, C/G, O), plus `bias` (O,): y (N, OH, OW, O).
+def conv2d(
+    x: Array,
+    w: Array,
+    geometry: ConvGeometry,
+    bias: Array | None = None,
+    add: Array | None = None,
+    relu: bool = False,
+) -> Array:
+    """Cross-correlation of x (N, H, W, C) with w (KH, KW, C/G, O): y (N, OH, OW, O); then + bias (O,), + add, ReLU.
 
     Each group gives O/G of the channels.
     """
@@ -126,8 +154,7 @@ def conv2d(x: Array, w: Array, geometry: ConvGeometry, bias: Array | None = None
         w2 = by_group(w.reshape(kh * kw * c, o), geometry.groups)
         y2 = im2col(x, (kh, kw), geometry) @ w2
         y = side_by_side(y2, geometry.groups).reshape(len(x), oh, ow, o)
-    if bias is not None:
-        y += bias
+    Epilogue(bias, add, relu).apply(y)
     return y
 
 

@@ -1,0 +1,202 @@
+"""Convolution of a few images by weights that are fixed: inference, where Python and the weights cost most.
+
+The variants are im2col and Winograd as elsewhere, but all that depends on shapes alone is planned once (plans.py), and
+nothing is shared among Python's threads, whose meetings cost as much as a layer. Winograd's products are so small that
+one thread does them; im2col's large one is left to BLAS's own threads.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ...device import Array
+from ...memory import empty
+from ..dispatch import Accepts, variant
+from ..kept import kept
+from ..portable.conv import ConvGeometry, Epilogue, conv2d
+from .conv_im2col import suits as suits_im2col
+from .conv_questions import ALONE, COPY, PRODUCT, STREAM, conv2d_asks, fixed_weights_ask, windows
+from .conv_winograd import suits as suits_winograd
+from .plans import Plan, Run, Space
+from .tiles import F2, F4, Minimal, mixing, multiplying, put, run, transformed
+
+FEW = 64  # windows. With fewer, BLAS packs the weights sooner as the first factor, turned
+ON_CPU = Accepts("cpu")
+CALLS = 5e-5  # seconds that a plan's calls take, however small the arrays
+GATHER = 3e9  # numbers copied a second, by one thread, into windows, tiles and results
+
+
+class Padded:
+    """Memory for x (N, H, W, C) with zeros around it, `top` rows before it and `left` columns."""
+
+    def __init__(
+        self, space: Space, shape: tuple[int, ...], x_shape: tuple[int, ...], top: int, left: int, dtype: Any
+    ) -> None:
+        _, h, w, _ = x_shape
+        self.all = space.array(shape, dtype)
+        below, inside = self.all[:, top:], self.all[:, top : top + h]
+        zeros = self.all[:, :top], below[:, h:], inside[:, :, :left], inside[:, :, left + w :]
+        self.zeros = [zero for zero in zeros if zero.size]
+        self.inside = inside[:, :, left : left + w]
+        self.height, self.width = self.inside.shape[1:3]  # less than x's where no window sees its last rows or columns
+
+    def fill(self, x: Array) -> None:
+        for zero in self.zeros:
+            zero.fill(0)
+        np.copyto(self.inside, x[:, : self.height, : self.width])
+
+
+def plan_im2col(
+    x_shape: tuple[int, ...],
+    w_shape: tuple[int, ...],
+    geometry: ConvGeometry,
+    turned: Any,
+    dtype: Any,
+    space: Space,
+) -> Run:
+    """The windows as rows of a matrix, and one product: cols2 @ w2, or turned (O, KH*KW*C) @ cols2^T."""
+    (n, *size, _), (kh, kw, c, o), (sh, sw), (dh, dw) = x_shape, w_shape, geometry.stride, geometry.dilation
+    (oh, ow), (high, wide) = geometry.output_size(tuple(size), (kh, kw)), geometry.extent((kh, kw))
+    padded = Padded(space, (n, (oh - 1) * sh + high, (ow - 1) * sw + wide, c), x_shape, *geometry.padding[::2], dtype)
+    image, row, column, channel = padded.all.strides
+    cols = space.array((n, oh, ow, kh, kw, c), dtype)
+    strides = image, row * sh, column * sw, row * dh, column * dw, channel
+    seen = np.ndarray(cols.shape, dtype, padded.all, 0, strides)
+    cols2 = cols.reshape(n * oh * ow, -1)
+    results = space.array((o, len(cols2)), dtype)
+
+    def run_few(x: Array, w: Array, y: Array) -> None:
+        padded.fill(x)
+        np.copyto(cols, seen)
+        np.copyto(y.reshape(-1, o), np.matmul(turned, cols2.T, out=results).T)
+
+    def run(x: Array, w: Array, y: Array) -> None:
+        padded.fill(x)
+        np.copyto(cols, seen)
+        np.matmul(cols2, w.reshape(-1, o), out=y.reshape(-1, o))
+
+    return run if turned is None else run_few
+
+
+def cost_im2col(x_shape: tuple[int, ...], w_shape: tuple[int, ...], geometry: ConvGeometry) -> float:
+    """The copies of the windows, the product, and reading the weights; for one image or two."""
+    columns, weights = windows(x_shape, w_shape, geometry) * math.prod(w_shape[:3]), math.prod(w_shape)
+    if x_shape[0] > 2 or columns * w_shape[3] > 2 * ALONE * x_shape[0]:
+        return math.inf  # BLAS's threads spin on for milliseconds, and would take a core from those of other variants
+    return CALLS + columns / GATHER + columns * w_shape[3] / PRODUCT + weights / COPY
+
+
+def cost_winograd(f: Minimal, x_shape: tuple[int, ...], w_shape: tuple[int, ...], geometry: ConvGeometry) -> float:
+    """Likewise, and all on one thread."""
+    size, (c, o), places = geometry.output_size(x_shape[1:3], (3, 3)), w_shape[2:], f.a**2
+    tiles = x_shape[0] * -(-size[0] // f.m) * -(-size[1] // f.m)
+    products = places * (c * o + c * places + o * f.m**2)
+    copies = places * c + f.m**2 * o
+    return CALLS + tiles * (2 * products / PRODUCT + copies / GATHER) + places * c * o / STREAM
+
+
+def plan_winograd(
+    f: Minimal, x_shape: tuple[int, ...], u: Array, size: tuple[int, int], pads: tuple[int, int], space: Space
+) -> Run:
+    """All tiles at once: y = A^T (u * (B^T d B)) A for the transformed weights u (a*a, J, C, O/J)."""
+    (n, _, _, c), (_, j, _, wide), m, a = x_shape, u.shape, f.m, f.a
+    rows, columns, o = -(-size[0] // m), -(-size[1] // m), j * wide
+    data, _, result = f.matrices(u.dtype)
+    padded = Padded(space, (n, rows * m + 2, columns * m + 2, c), x_shape, *pads, u.dtype)
+    image, row, column, channel = padded.all.strides
+    d = space.array((a, a, n, rows, columns, c), u.dtype, leading=2)
+    tiles = np.ndarray(d.shape, u.dtype, padded.all, 0, (row, column, image, m * row, m * column, channel))
+    v = space.array((a * a, n * rows * columns, c), u.dtype, leading=1)
+    sums, terms = (space.array((a * a, v.shape[1], o), u.dtype, leading=1) for _ in range(2))
+    tile = space.array((m, m, n, rows, columns, o), u.dtype, leading=2)
+    forth = mixing(data, d.reshape(a * a, -1), v.reshape(a * a, -1))
+    products = multiplying(v, u, sums, terms)
+    back = mixing(result, sums.reshape(a * a, -1), tile.reshape(m * m, -1))
+
+    def run_all(x: Array, w: Array, y: Array) -> None:
+        padded.fill(x)
+        np.copyto(d, tiles)
+        run(forth)
+        run(products)
+        run(back)
+        put(tile, y)
+
+    return run_all
+
+
+def _planned(
+    x: Array,
+    w: Array,
+    geometry: ConvGeometry,
+    name: Hashable,
+    make: Callable[[], Callable[[Space], Run]],
+    finish: Epilogue,
+) -> Array:
+    y = empty((len(x), *geometry.output_size(x.shape[1:3], w.shape[:2]), w.shape[3]), x.dtype)
+    kept(w, (name, x.shape, geometry), lambda: Plan(make()))(x, w, y)
+    finish.apply(y)
+    return y
+
+
+def _winograd(f: Minimal, x: Array, w: Array, geometry: ConvGeometry, finish: Epilogue) -> Array:
+    def make() -> Callable[[Space], Run]:
+        u = kept(w, (f.m, False), lambda: transformed(f, w, False))
+        return partial(plan_winograd, f, x.shape, u, geometry.output_size(x.shape[1:3], (3, 3)), geometry.padding[::2])
+
+    return _planned(x, w, geometry, f, make, finish)
+
+
+@variant(conv2d, ON_CPU, suits=conv2d_asks(suits_im2col), cost=fixed_weights_ask(cost_im2col))
+def conv2d_small_im2col(
+    x: Array,
+    w: Array,
+    geometry: ConvGeometry,
+    bias: Array | None = None,
+    add: Array | None = None,
+    relu: bool = False,
+) -> Array:
+    """im2col, planned, and one product."""
+
+    def make() -> Callable[[Space], Run]:
+        few = windows(x.shape, w.shape, geometry) <= FEW
+        turned = np.ascontiguousarray(w.reshape(-1, w.shape[3]).T) if few else None
+        return partial(plan_im2col, x.shape, w.shape, geometry, turned, w.dtype)
+
+    return _planned(x, w, geometry, "im2col", make, Epilogue(bias, add, relu))
+
+
+@variant(conv2d, ON_CPU, suits=conv2d_asks(suits_winograd), cost=fixed_weights_ask(partial(cost_winograd, F2)))
+def conv2d_small_winograd2(
+    x: Array,
+    w: Array,
+    geometry: ConvGeometry,
+    bias: Array | None = None,
+    add: Array | None = None,
+    relu: bool = False,
+) -> Array:
+    """F(2x2, 3x3), planned."""
+    return _winograd(F2, x, w, geometry, Epilogue(bias, add, relu))
+
+
+@variant(
+    conv2d,
+    ON_CPU,
+    suits=conv2d_asks(suits_winograd),
+    cost=fixed_weights_ask(partial(cost_winograd, F4)),
+    precision="fast",
+)
+def conv2d_small_winograd4(
+    x: Array,
+    w: Array,
+    geometry: ConvGeometry,
+    bias: Array | None = None,
+    add: Array | None = None,
+    relu: bool = False,
+) -> Array:
+    """F(4x4, 3x3), planned."""
+    return _winograd(F4, x, w, geometry, Epilogue(bias, add, relu))
