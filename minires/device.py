@@ -27,12 +27,14 @@ def array_module(array: Array) -> Any:
 
 def device_of(array: Array) -> str:
     """The device that holds an array, as PyTorch writes it: "cpu" or "cuda:0"."""
-    return "cpu" if array_module(array) is np else f"cuda:{array.device.id}"
+    if type(array) is np.ndarray or array_module(array) is np:
+        return "cpu"
+    return f"cuda:{array.device.id}"
 
 
 def check_one_device(op: str, arrays: list[Array]) -> None:
     """Raises DeviceError where arrays are on several devices."""
-    devices = {device_of(array) for array in arrays}
+    devices = set(map(device_of, arrays))
     if len(devices) > 1:
         raise DeviceError(f"{op}: arrays on {' and '.join(sorted(devices))}; move them to one with .to(device)")
 

@@ -15,6 +15,9 @@ from ..kernels import conv2d as conv2d_kernel
 from ..modes import is_anomaly_enabled
 from .checks import Padding, Pair, as_tensor, check_float, check_images, pair, window
 
+REMEMBERED = 1024  # kinds of arguments that were checked; then the check forgets, and begins again
+_checked: dict[Any, ConvGeometry] = {}
+
 
 @dataclass(eq=False)
 class Conv2d(Function):
@@ -113,11 +116,7 @@ def conv2d(
     input, weight = as_tensor(input), as_tensor(weight)
     bias = None if bias is None else as_tensor(bias)
     z = None if add is None else as_tensor(add)
-    _check("conv2d", input, weight, bias, groups)
-    geometry = window("conv2d", input, weight.shape[:2], stride, padding, dilation, int(groups))
-    if z is not None:
-        _check_add(z, input, (len(input), *geometry.output_size(input.shape[1:3], weight.shape[:2]), weight.shape[3]))
-    op = Conv2d(geometry, relu)
+    op = Conv2d(_geometry(input, weight, bias, z, stride, padding, dilation, groups), relu)
     if (is_grad_enabled() and weight.requires_grad) or is_anomaly_enabled():
         return op(input, weight, bias, z)
     # Evaluation: what a kernel makes of the weights may be kept. Writes behind the engine's back do not count: under
@@ -169,10 +168,26 @@ def conv_transpose2d(
     return ConvTranspose2d((oh, ow), geometry)(input, weight, bias)
 
 
-def _check_add(z: Any, input: Any, shape: tuple[int, ...]) -> None:
-    check_float("conv2d", input=input, add=z)
-    if z.shape != shape:
-        raise ShapeError(f"conv2d: add has shape {z.shape}, but the output {shape}; project the shortcut first")
+def _geometry(input: Any, weight: Any, bias: Any, add: Any, *settings: Any) -> ConvGeometry:
+    """conv2d's geometry, once its arguments are found to fit together; the same kind of arguments is checked once."""
+    kinds = [None if t is None else (t.shape, t.dtype) for t in (input, weight, bias, add)]
+    key = (*kinds, repr(settings))  # 1 == 1.0 == True, but only the first is a stride
+    geometry = _checked.get(key)
+    if geometry is None:
+        stride, padding, dilation, groups = settings
+        _check("conv2d", input, weight, bias, groups)
+        geometry = window("conv2d", input, weight.shape[:2], stride, padding, dilation, int(groups))
+        shape = len(input), *geometry.output_size(input.shape[1:3], weight.shape[:2]), weight.shape[3]
+        if add is not None:
+            check_float("conv2d", input=input, add=add)
+            if add.shape != shape:
+                raise ShapeError(
+                    f"conv2d: add has shape {add.shape}, but the output {shape}; project the shortcut first"
+                )
+        if len(_checked) >= REMEMBERED:
+            _checked.clear()
+        _checked[key] = geometry
+    return geometry
 
 
 def _check(op: str, input: Any, weight: Any, bias: Any, groups: int, transposed: bool = False) -> None:

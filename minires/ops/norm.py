@@ -227,18 +227,19 @@ def fold_batch_norm(
     rounded once, and kept for the next call until one of the arguments is written. None where the two must stay apart:
     where a gradient may be wanted, under detect_anomaly, and in float16, which would lose digits of the weights.
     """
-    tensors = weight, bias, running_mean, running_var, gamma, beta
-    types = {t.dtype for t in tensors if t is not None}
-    if is_grad_enabled() or is_anomaly_enabled() or len(types) > 1 or weight.dtype == np.float16:
+    if is_grad_enabled() or is_anomaly_enabled():
         return None
+    tensors = [t for t in (weight, running_mean, running_var, gamma, beta, bias) if t is not None]
 
-    def fold() -> tuple[Any, Any]:
-        w, b, mean, variance, scale, shift = (0 if t is None else t.data.astype(np.float64) for t in tensors)
+    def fold() -> tuple[Any, Any] | None:
+        if weight.dtype == np.float16 or any(t.dtype != weight.dtype for t in tensors):
+            return None
+        w, mean, variance, scale, shift, *b = (t.data.astype(np.float64) for t in tensors)
         a = scale * (variance + eps) ** -0.5
-        return wrap((w * a).astype(weight.dtype)), wrap(((b - mean) * a + shift).astype(weight.dtype))
+        return wrap((w * a).astype(weight.dtype)), wrap((sum(b, -mean) * a + shift).astype(weight.dtype))
 
-    versions = eps, *((t.version, t.version.count) for t in tensors if t is not None)
-    with quiet(), fixed(running_var.data, versions):
+    versions = [t.version for t in tensors]
+    with fixed(running_var.data, (eps, versions, [v.count for v in versions])):
         return kept(running_var.data, "folded", fold)
 
 
