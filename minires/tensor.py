@@ -45,7 +45,8 @@ class Tensor:
         self.version: Version = data.version if isinstance(data, Tensor) and data._array is self._array else Version()
         self.hooks: list[Callable[[Tensor], Tensor | None]] | None = None  # a leaf's; others live at the node
         self.retains_grad = False
-        self.requires_grad = requires_grad
+        if requires_grad:
+            self.requires_grad = True
 
     # What it is
 

@@ -121,7 +121,16 @@ class Kernel:
         forced = _forced.get()
         wanted = forced.get(self.name, forced.get("")) if forced else None
         settings = wanted, choice.get_precision(), threads.get_num_threads(), choice.get_tuner(), any_fixed(args)
-        key = settings, tuple(kwargs), *map(_seen, args), *map(_seen, kwargs.values())
+        key = (
+            settings,
+            tuple(kwargs),
+            *[
+                (value.dtype, value.shape, value.flags.c_contiguous, "cpu")
+                if type(value) is np.ndarray
+                else _seen(value)
+                for value in (*args, *kwargs.values())
+            ],
+        )
         remembered, hashable = self.remembered, True
         try:
             decision = remembered.get(key)
@@ -301,8 +310,6 @@ def _is_half(value: Any) -> bool:
 
 def _seen(value: Any) -> Any:
     """What a choice may depend on: of an array its kind alone."""
-    if type(value) is np.ndarray:  # first, since most are
-        return value.dtype, value.shape, value.flags.c_contiguous, "cpu"
     if _is_array(value):
         return value.dtype, value.shape, value.flags.c_contiguous, device_of(value)
     return value

@@ -44,7 +44,11 @@ def is_fixed(array: Array) -> bool:
 def any_fixed(arguments: Iterable[Any]) -> bool:
     """Whether one of the arguments is an array that is fixed."""
     told = _fixed.get()
-    return told is not None and any(argument is told[0] for argument in arguments)
+    if told is not None:
+        for argument in arguments:
+            if argument is told[0]:
+                return True
+    return False
 
 
 def kept(array: Array, name: Hashable, make: Callable[[], Any]) -> Any:

@@ -19,8 +19,11 @@ def conv_norm(conv: Conv2d, norm: BatchNorm2d, x: Any, add: Any = None, relu: bo
     """
     folded = None
     if not norm.training and _are_plain(conv, norm):
-        running = norm.running_mean, norm.running_var
-        folded = ops.fold_batch_norm(conv.weight, conv.bias, *running, norm.weight, norm.bias, norm.eps)
+        of_conv, of_norm, running = conv._parameters, norm._parameters, norm._buffers  # sooner found here than by name
+        folded = ops.fold_batch_norm(
+            of_conv["weight"], conv.bias, running["running_mean"], running["running_var"],
+            of_norm["weight"], of_norm["bias"], norm.eps,
+        )  # fmt: skip
     if folded is None:
         return norm(conv(x), add=add, relu=relu)
     return ops.conv2d(x, *folded, conv.stride, conv.padding, conv.dilation, conv.groups, add=add, relu=relu)
@@ -28,4 +31,5 @@ def conv_norm(conv: Conv2d, norm: BatchNorm2d, x: Any, add: Any = None, relu: bo
 
 def _are_plain(conv: Conv2d, norm: BatchNorm2d) -> bool:
     """Whether nobody would miss a call of either: these very classes, without hooks."""
-    return type(conv) is Conv2d and type(norm) is BatchNorm2d and not (conv.has_hooks() or norm.has_hooks())
+    plain = type(conv) is Conv2d and type(norm) is BatchNorm2d
+    return plain and not (conv.has_hooks() or norm.has_hooks())

@@ -75,9 +75,10 @@ class Module:
         return object.__setattr__(self, name, value)
 
     def __getattr__(self, name: str) -> Any:
-        for store in ("_parameters", "_buffers", "_modules"):
-            if name in self.__dict__.get(store, ()):
-                return self.__dict__[store][name]
+        own = self.__dict__
+        for store in ("_modules", "_parameters", "_buffers"):
+            if name in own.get(store, ()):
+                return own[store][name]
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def __delattr__(self, name: str) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import Function, is_grad_enabled
-from ..device import array_module
+from ..autograd import Function, is_grad_enabled, wrap
+from ..device import array_module, check_one_device
 from ..errors import ArgumentError, ShapeError
-from ..kernels import ConvGeometry, conv2d_grad_input, conv2d_grad_weight, fixed, relu_grad, sum_axes
+from ..kernels import ConvGeometry, conv2d_grad_input, conv2d_grad_weight, fixed, quiet, relu_grad, sum_axes
 from ..kernels import conv2d as conv2d_kernel
 from ..modes import is_anomaly_enabled
 from .checks import Padding, Pair, as_tensor, check_float, check_images, pair, window
@@ -116,13 +116,20 @@ def conv2d(
     input, weight = as_tensor(input), as_tensor(weight)
     bias = None if bias is None else as_tensor(bias)
     z = None if add is None else as_tensor(add)
-    op = Conv2d(_geometry(input, weight, bias, z, stride, padding, dilation, groups), relu)
-    if (is_grad_enabled() and weight.requires_grad) or is_anomaly_enabled():
-        return op(input, weight, bias, z)
+    arrays = input.data, weight.data, None if bias is None else bias.data, None if z is None else z.data
+    geometry = _geometry(*arrays, stride, padding, dilation, groups)
+    recorded = is_grad_enabled()
+    if (recorded and weight.requires_grad) or is_anomaly_enabled():
+        return Conv2d(geometry, relu)(input, weight, bias, z)
     # Evaluation: what a kernel makes of the weights may be kept. Writes behind the engine's back do not count: under
     # detect_anomaly nothing is kept.
-    with fixed(weight.data, (weight.version, weight.version.count)):
-        return op(input, weight, bias, z)
+    x, w, b, add = arrays
+    with fixed(w, (weight.version, weight.version.count)):
+        if recorded:
+            return Conv2d(geometry, relu)(input, weight, bias, z)
+        check_one_device("Conv2d", [a for a in arrays if a is not None])
+        with quiet():
+            return wrap(conv2d_kernel(x, w, geometry, b, add, relu))
 
 
 def conv_transpose2d(
@@ -170,7 +177,7 @@ def conv_transpose2d(
 
 def _geometry(input: Any, weight: Any, bias: Any, add: Any, *settings: Any) -> ConvGeometry:
     """conv2d's geometry, once its arguments are found to fit together; the same kind of arguments is checked once."""
-    kinds = [None if t is None else (t.shape, t.dtype) for t in (input, weight, bias, add)]
+    kinds = [None if a is None else (a.shape, a.dtype) for a in (input, weight, bias, add)]
     key = (*kinds, repr(settings))  # 1 == 1.0 == True, but only the first is a stride
     geometry = _checked.get(key)
     if geometry is None:

@@ -12,7 +12,17 @@ from ...memory import empty
 from ...threads import get_num_threads, parts, share
 from ..dispatch import Accepts, variant
 from ..portable.conv import ConvGeometry, Epilogue, conv2d, conv2d_grad_input, conv2d_grad_weight
-from .conv_questions import ALONE, COPY, PRODUCT, conv2d_asks, grad_input_asks, grad_weight_asks, is_empty, windows
+from .conv_questions import (
+    ALONE,
+    CALLS,
+    COPY,
+    PRODUCT,
+    conv2d_asks,
+    grad_input_asks,
+    grad_weight_asks,
+    is_empty,
+    windows,
+)
 
 ON_CPU = Accepts("cpu")
 ROWS = 2048  # of a product, on each thread
@@ -29,7 +39,7 @@ def cost(x_shape: tuple[int, ...], w_shape: tuple[int, ...], geometry: ConvGeome
     seen = windows(x_shape, w_shape, geometry) * w_shape[2]
     copy = seen / COPY if geometry.stride != (1, 1) else 0
     if is_little(seen, w_shape[3]):
-        return 2 * seen * w_shape[3] / PRODUCT + copy
+        return CALLS + 2 * seen * w_shape[3] / PRODUCT + copy
     return seen * w_shape[3] / PRODUCT + copy / 2
 
 

@@ -19,6 +19,7 @@ PRODUCT = 120e9  # multiplications with their additions, in large matrix product
 COPY = 8e9  # numbers copied within the cache
 STREAM = 3e9  # numbers written and read again beyond it
 SHARED = 3e-4  # seconds that threads wait for each other and for the interpreter's lock, in one call of a variant
+CALLS = 1e-4  # seconds that a variant takes however small the arrays; half of it where it is planned (plans.py)
 ALONE = 2e7  # multiplications that one thread has done before several have found together
 
 Question = Callable[[tuple[int, ...], tuple[int, ...], ConvGeometry], Any]  # of x's shape, w's shape, geometry

@@ -20,14 +20,13 @@ from ..dispatch import Accepts, variant
 from ..kept import kept
 from ..portable.conv import ConvGeometry, Epilogue, conv2d
 from .conv_im2col import suits as suits_im2col
-from .conv_questions import ALONE, COPY, PRODUCT, STREAM, conv2d_asks, fixed_weights_ask, windows
+from .conv_questions import ALONE, CALLS, COPY, PRODUCT, STREAM, conv2d_asks, fixed_weights_ask, windows
 from .conv_winograd import suits as suits_winograd
 from .plans import Plan, Run, Space
 from .tiles import F2, F4, Minimal, mixing, multiplying, put, run, transformed
 
 FEW = 64  # windows. With fewer, BLAS packs the weights sooner as the first factor, turned
 ON_CPU = Accepts("cpu")
-CALLS = 5e-5  # seconds that a plan's calls take, however small the arrays
 GATHER = 3e9  # numbers copied a second, by one thread, into windows, tiles and results
 
 
@@ -88,7 +87,7 @@ def cost_im2col(x_shape: tuple[int, ...], w_shape: tuple[int, ...], geometry: Co
     columns, weights = windows(x_shape, w_shape, geometry) * math.prod(w_shape[:3]), math.prod(w_shape)
     if x_shape[0] > 2 or columns * w_shape[3] > 2 * ALONE * x_shape[0]:
         return math.inf  # BLAS's threads spin on for milliseconds, and would take a core from those of other variants
-    return CALLS + columns / GATHER + columns * w_shape[3] / PRODUCT + weights / COPY
+    return CALLS / 2 + columns / GATHER + columns * w_shape[3] / PRODUCT + weights / COPY
 
 
 def cost_winograd(f: Minimal, x_shape: tuple[int, ...], w_shape: tuple[int, ...], geometry: ConvGeometry) -> float:
@@ -97,7 +96,7 @@ def cost_winograd(f: Minimal, x_shape: tuple[int, ...], w_shape: tuple[int, ...]
     tiles = x_shape[0] * -(-size[0] // f.m) * -(-size[1] // f.m)
     products = places * (c * o + c * places + o * f.m**2)
     copies = places * c + f.m**2 * o
-    return CALLS + tiles * (2 * products / PRODUCT + copies / GATHER) + places * c * o / STREAM
+    return CALLS / 2 + tiles * (2 * products / PRODUCT + copies / GATHER) + places * c * o / STREAM
 
 
 def plan_winograd(

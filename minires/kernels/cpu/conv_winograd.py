@@ -24,6 +24,7 @@ from ..kept import is_fixed, kept
 from ..portable.conv import ConvGeometry, Epilogue, conv2d, conv2d_grad_input, conv2d_grad_weight
 from .conv_questions import (
     ALONE,
+    CALLS,
     COPY,
     PRODUCT,
     SHARED,
@@ -215,7 +216,7 @@ def seconds(f: Minimal, x_shape: tuple[int, ...], w_shape: tuple[int, ...], geom
     products = places * (c * o + c * places + o * f.m**2)
     copies = places * (c + o) + f.m**2 * o
     busy = math.prod(tiles) * (products / PRODUCT + copies / COPY)
-    return (1e-4 + 2 * busy if is_little(f, tiles, c, o) else busy + SHARED) + places * c * o / STREAM
+    return (CALLS + 2 * busy if is_little(f, tiles, c, o) else busy + SHARED) + places * c * o / STREAM
 
 
 cost2, cost4 = functools.partial(seconds, F2), functools.partial(seconds, F4)
