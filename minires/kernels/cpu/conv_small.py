@@ -23,7 +23,7 @@ from .conv_im2col import suits as suits_im2col
 from .conv_questions import ALONE, CALLS, COPY, PRODUCT, STREAM, conv2d_asks, fixed_weights_ask, windows
 from .conv_winograd import suits as suits_winograd
 from .plans import Plan, Run, Space
-from .tiles import F2, F4, Minimal, mixing, multiplying, put, run, transformed
+from .tiles import F2, F4, GAP, Minimal, mixing, multiplying, put, run, spaced, transformed
 
 FEW = 64  # windows. With fewer, BLAS packs the weights sooner as the first factor, turned
 ON_CPU = Accepts("cpu")
@@ -108,11 +108,13 @@ def plan_winograd(
     data, _, result = f.matrices(u.dtype)
     padded = Padded(space, (n, rows * m + 2, columns * m + 2, c), x_shape, *pads, u.dtype)
     image, row, column, channel = padded.all.strides
-    d = space.array((a, a, n, rows, columns, c), u.dtype, leading=2)
+    shape = n, rows, columns
+    first, second, third = (space.array((a * a * (math.prod(shape) * max(c, o) + GAP),), u.dtype) for _ in range(3))
+    d = spaced((a, a, *shape, c), 2, u.dtype, first)
     tiles = np.ndarray(d.shape, u.dtype, padded.all, 0, (row, column, image, m * row, m * column, channel))
-    v = space.array((a * a, n * rows * columns, c), u.dtype, leading=1)
-    sums, terms = (space.array((a * a, v.shape[1], o), u.dtype, leading=1) for _ in range(2))
-    tile = space.array((m, m, n, rows, columns, o), u.dtype, leading=2)
+    v = spaced((a * a, math.prod(shape), c), 1, u.dtype, second)
+    sums, terms = (spaced((a * a, v.shape[1], o), 1, u.dtype, memory) for memory in (first, third))
+    tile = spaced((m, m, *shape, o), 2, u.dtype, second)
     forth = mixing(data, d.reshape(a * a, -1), v.reshape(a * a, -1))
     products = multiplying(v, u, sums, terms)
     back = mixing(result, sums.reshape(a * a, -1), tile.reshape(m * m, -1))
