@@ -19,7 +19,7 @@ from .tiles import GAP, spaced
 SPACE = 1 << 23  # bytes
 LINE = 64  # bytes: arrays begin on a cache line
 
-Run = Callable[[Array, Array, Array], None]  # from x and w into y. It must not hold w, with which it is kept
+Run = Callable[..., Array]  # of x, w, ...: the result. It must not hold w, with which it is kept
 
 
 class Space:
@@ -48,7 +48,7 @@ class Plan:
         self.make = make
         self.made: dict[int, Run] = {}
 
-    def __call__(self, x: Array, w: Array, y: Array) -> None:
+    def __call__(self, *args: Any) -> Array:
         try:
             space = _free.pop()
         except IndexError:
@@ -58,7 +58,7 @@ class Plan:
             if run is None:
                 space.used = 0
                 run = self.made[id(space)] = self.make(space)
-            run(x, w, y)
+            return run(*args)
         finally:
             _free.append(space)
 

@@ -28,6 +28,7 @@ class Minimal:
 
     def __init__(self, m: int, points: tuple[float, ...]) -> None:
         self.m, self.a = m, m + 2
+        self.ones = points.index(1) * (self.a + 1)  # A^T's column for the point 1 is all ones: the place in both axes
         last = [0.0] * (m - 1) + [1.0]  # infinity takes the highest power alone
         others = [[q for q in points if q != p] for p in points]
         scales = [math.prod(p - q for q in rest) for p, rest in zip(points, others, strict=True)]
@@ -61,7 +62,7 @@ def spaced(shape: tuple[int, ...], leading: int, dtype: Any, memory: Array | Non
 Step = tuple[np.ufunc, Array, Array, Array]  # an operation, its arguments, and where the result goes
 
 
-def run(steps: list[Step]) -> None:
+def run_all(steps: list[Step]) -> None:
     for operation, a, b, out in steps:
         operation(a, b, out=out)
 
@@ -79,7 +80,7 @@ def mixing(matrix: Array, x: Array, out: Array) -> list[Step]:
 
 
 def mix(matrix: Array, x: Array, out: Array) -> None:
-    run(mixing(matrix, x, out))
+    run_all(mixing(matrix, x, out))
 
 
 def pieces(count: int, step: int) -> list[slice]:
@@ -202,7 +203,7 @@ def multiplying(v: Array, u: Array, out: Array, terms: Array) -> list[Step]:
 
 
 def multiply(v: Array, u: Array, out: Array) -> None:
-    run(multiplying(v, u, out, spaced(out.shape, 1, out.dtype) if v.shape[2] > DEEP else out))
+    run_all(multiplying(v, u, out, spaced(out.shape, 1, out.dtype) if v.shape[2] > DEEP else out))
 
 
 def multiply_transposed(v: Array, gradients: Array, out: Array, add: bool) -> None:
