@@ -106,12 +106,17 @@ class Function:
         """Run on Tensors, and record if any of them requires a gradient. A Function object runs once."""
         if self.sequence >= 0:
             raise GraphError(f"{self!r} has run already: make a new one for each call")
-        tensors = [t for t in inputs if is_tensor(t)]
-        track = is_grad_enabled() and any(t.requires_grad for t in tensors)
-        self.needs = tuple([track and is_tensor(t) and t.requires_grad for t in inputs])
+        recording, tensors, needs, arrays = is_grad_enabled(), [], [], []
+        for t in inputs:  # one plain loop: with small arrays the calls of Python's are what takes time
+            given = is_tensor(t)
+            if given:
+                tensors.append(t)
+            needs.append(given and recording and t.requires_grad)
+            arrays.append(t.data if given else t)
+        track, self.needs = True in needs, tuple(needs)
         check_one_device(type(self).__name__, [t.data for t in tensors])
         with quiet():
-            result = self.forward(*[t.data if is_tensor(t) else t for t in inputs])
+            result = self.forward(*arrays)
         outputs = [wrap(array) for array in (result if isinstance(result, tuple) else (result,))]
         if self.is_view and array_module(outputs[0].data).may_share_memory(outputs[0].data, tensors[0].data):
             outputs[0].version = tensors[0].version

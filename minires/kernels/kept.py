@@ -53,16 +53,22 @@ def any_fixed(arguments: Iterable[Any]) -> bool:
 
 def kept(array: Array, name: Hashable, make: Callable[[], Any]) -> Any:
     """`make()`, or what it gave when it was called last for this array, version and name."""
-    key, told = id(array), _fixed.get()
+    told = _fixed.get()
     if told is None or told[0] is not array:
-        _kept.pop(key, None)
+        _kept.pop(id(array), None)
         return make()
+    return kept_at(told[1], array, name, make)
+
+
+def kept_at(version: object, array: Array, name: Hashable, make: Callable[[], Any]) -> Any:
+    """`kept`, for who knows the version of what is made of `array` himself."""
+    key = id(array)
     entry = _kept.get(key)
-    if entry is not None and (entry[0]() is not array or entry[1] != told[1]):
+    if entry is not None and (entry[0]() is not array or entry[1] != version):
         _kept.pop(key, None)
         entry = None
     if entry is None:  # of several threads that come here at once the first one's serves all
-        entry = _kept.setdefault(key, (weakref.ref(array, lambda _: _kept.pop(key, None)), told[1], {}))
+        entry = _kept.setdefault(key, (weakref.ref(array, lambda _: _kept.pop(key, None)), version, {}))
     if name not in entry[2]:
         entry[2][name] = make()
     return entry[2][name]

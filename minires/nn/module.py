@@ -165,9 +165,11 @@ class Module:
 
     def train(self, mode: bool = True) -> Self:
         """Training mode, here and in all children: batch norm uses the batch's statistics."""
-        self.training = mode
-        for child in self.children():
-            child.train(mode)
+        if self.training is not mode:
+            self.training = mode
+        for child in self._modules.values():
+            if child is not None:
+                child.train(mode)
         return self
 
     def eval(self) -> Self:

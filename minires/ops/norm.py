@@ -20,9 +20,8 @@ from ..kernels import (
     batch_norm_grad,
     batch_norm_relu_grad,
     batch_norm_statistics,
-    fixed,
     group_norm_grad,
-    kept,
+    kept_at,
     quiet,
     relu_grad,
 )
@@ -229,18 +228,19 @@ def fold_batch_norm(
     """
     if is_grad_enabled() or is_anomaly_enabled():
         return None
-    tensors = [t for t in (weight, running_mean, running_var, gamma, beta, bias) if t is not None]
 
     def fold() -> tuple[Any, Any] | None:
+        tensors = [t for t in (weight, running_mean, running_var, gamma, beta, bias) if t is not None]
         if weight.dtype == np.float16 or any(t.dtype != weight.dtype for t in tensors):
             return None
         w, mean, variance, scale, shift, *b = (t.data.astype(np.float64) for t in tensors)
         a = scale * (variance + eps) ** -0.5
         return wrap((w * a).astype(weight.dtype)), wrap((sum(b, -mean) * a + shift).astype(weight.dtype))
 
-    versions = [t.version for t in tensors]
-    with fixed(running_var.data, (eps, versions, [v.count for v in versions])):
-        return kept(running_var.data, "folded", fold)
+    w, m, v, g, s = weight.version, running_mean.version, running_var.version, gamma.version, beta.version
+    b = None if bias is None else (bias.version, bias.version.count)
+    version = eps, w, w.count, m, m.count, v, v.count, g, g.count, s, s.count, b
+    return kept_at(version, running_var.data, "folded", fold)
 
 
 def _move(running: Any, batch: Any, momentum: float, factor: float = 1.0) -> None:

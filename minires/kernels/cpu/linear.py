@@ -14,6 +14,7 @@ from ..portable.linear import matmul, matmul_to_shape
 from .conv_questions import ALONE
 
 ON_CPU = Accepts("cpu", contiguous=False)
+TINY = 1 << 18  # multiplications: OpenBLAS does as many on one thread anyway
 
 
 def suits(a: Array, b: Array, bias: Array | None = None) -> bool:
@@ -28,6 +29,8 @@ def suits_to_shape(a: Array, b: Array, shape: tuple[int, ...]) -> bool:
 
 def product(a: Array, b: Array) -> Array:
     """a (M, K) @ b (K, N), each thread on its own rows of a."""
+    if a.size * b.shape[1] < TINY:
+        return a @ b
     y = empty((a.shape[0], b.shape[1]), a.dtype)
 
     def work(own: Iterator[slice]) -> None:
