@@ -27,7 +27,9 @@ from .tiles import F2, F4, GAP, Minimal, mixing, multiplying, put, run_all, spac
 
 FEW = 64  # windows. With fewer, BLAS packs the weights sooner as the first factor, turned
 ON_CPU = Accepts("cpu")
-GATHER = 3e9  # numbers copied a second, by one thread, into windows, tiles and results
+SMALL_PRODUCT = 70e9  # multiplications a second by one thread, in products that BLAS does as they lie
+CACHED = 1 << 17  # numbers
+GATHER = 3.5e9  # numbers copied a second, by one thread, into windows, tiles and results
 
 
 class Padded:
@@ -109,12 +111,13 @@ def cost_im2col(x_shape: tuple[int, ...], w_shape: tuple[int, ...], geometry: Co
 
 
 def cost_winograd(f: Minimal, x_shape: tuple[int, ...], w_shape: tuple[int, ...], geometry: ConvGeometry) -> float:
-    """Likewise, and all on one thread."""
+    """Likewise, and all on one thread; what weights there are beyond a cache's worth are waited for."""
     size, (c, o), places = geometry.output_size(x_shape[1:3], (3, 3)), w_shape[2:], f.a**2
     tiles = x_shape[0] * -(-size[0] // f.m) * -(-size[1] // f.m)
     products = places * (c * o + c * places + o * f.m**2)
     copies = places * c + f.m**2 * o
-    return CALLS / 2 + tiles * (2 * products / PRODUCT + copies / GATHER) + places * c * o / STREAM
+    late = max(0, places * c * o - CACHED) / STREAM
+    return CALLS / 2 + tiles * (products / SMALL_PRODUCT + copies / GATHER) + late
 
 
 def plan_winograd(
