@@ -105,7 +105,7 @@ def plan_im2col(
 def cost_im2col(x_shape: tuple[int, ...], w_shape: tuple[int, ...], geometry: ConvGeometry) -> float:
     """The copies of the windows, the product, and reading the weights; for one image or two."""
     columns, weights = windows(x_shape, w_shape, geometry) * math.prod(w_shape[:3]), math.prod(w_shape)
-    if x_shape[0] > 2 or columns * w_shape[3] > 2 * ALONE * x_shape[0]:
+    if x_shape[0] > 4 or columns * w_shape[3] > 2 * ALONE * x_shape[0]:
         return math.inf  # BLAS's threads spin on for milliseconds, and would take a core from those of other variants
     return CALLS / 2 + columns / GATHER + columns * w_shape[3] / PRODUCT + weights / COPY
 

@@ -39,9 +39,11 @@ def kept_shape(x: Array, axes: Sequence[int]) -> tuple[int, ...]:
 def wide_sum(x: Array, axes: tuple[int, ...]) -> Array:
     """Sum floats over non-negative `axes`, which stay with size 1, into float64."""
     terms = count(x, axes)
+    if terms <= RUN:
+        return x.sum(axis=axes, dtype=array_module(x).float64, keepdims=True)
     columns = x.size // terms if terms else 0
     whole = x.flags.c_contiguous and sorted(axes) == list(range(x.ndim - len(axes), x.ndim))
-    if whole or columns <= 1 or terms <= 1 or x.size == 0:  # a sum's terms lie together: NumPy adds them pairwise
+    if whole or columns <= 1 or x.size == 0:  # a sum's terms lie together: NumPy adds them pairwise
         return x.sum(axis=axes, dtype=array_module(x).float64, keepdims=True)
     kept = (axis for axis in range(x.ndim) if axis not in axes)
     return column_sum(x.transpose(*axes, *kept).reshape(terms, columns)).reshape(kept_shape(x, axes))
