@@ -30,7 +30,16 @@ from ..portable.conv import (
     is_depthwise,
     side_by_side,
 )
-from .conv_questions import ALONE, COPY, PRODUCT, STREAM, conv2d_asks, grad_input_asks, grad_weight_asks, windows
+from .conv_questions import (
+    ALONE,
+    COPY,
+    PRODUCT,
+    STREAM,
+    conv2d_costs,
+    grad_input_asks,
+    grad_weight_asks,
+    windows,
+)
 
 # The columns of a whole batch are up to KH*KW times as large as its images: 300 MB for one layer of ResNet-18 at
 # batch 128. (Depthwise, the same blocks have images of about 1 MB, which stay in the cache from one place of the window
@@ -68,7 +77,7 @@ def run(work: Callable[[Iterator[Any]], None], items: Sequence[Any]) -> None:
         share(work, items)
 
 
-@variant(conv2d, ON_CPU, cost=conv2d_asks(cost))
+@variant(conv2d, ON_CPU, cost=conv2d_costs(cost))
 def conv2d_blocked(
     x: Array,
     w: Array,

@@ -23,6 +23,7 @@ from .conv_questions import (
     SHARED,
     STREAM,
     conv2d_asks,
+    conv2d_costs,
     grad_input_asks,
     grad_weight_asks,
     is_empty,
@@ -249,7 +250,7 @@ def cost(x_shape: tuple[int, ...], w_shape: tuple[int, ...], geometry: ConvGeome
     return columns / COPY + columns * w_shape[3] / PRODUCT + math.prod(w_shape) / STREAM + SHARED
 
 
-@variant(conv2d, ON_CPU, suits=conv2d_asks(suits), cost=conv2d_asks(cost))
+@variant(conv2d, ON_CPU, suits=conv2d_asks(suits), cost=conv2d_costs(cost))
 def conv2d_im2col(
     x: Array,
     w: Array,

@@ -18,6 +18,7 @@ from .conv_questions import (
     COPY,
     PRODUCT,
     conv2d_asks,
+    conv2d_costs,
     grad_input_asks,
     grad_weight_asks,
     is_empty,
@@ -68,7 +69,7 @@ def multiply(a: Array, b: Array, out: Array, finish: Callable[[slice], None] | N
     share(work, range(0, len(a), step), most)
 
 
-@variant(conv2d, ON_CPU, suits=conv2d_asks(suits), cost=conv2d_asks(cost))
+@variant(conv2d, ON_CPU, suits=conv2d_asks(suits), cost=conv2d_costs(cost))
 def conv2d_pointwise(
     x: Array,
     w: Array,

@@ -20,6 +20,7 @@ COPY = 8e9  # numbers copied within the cache
 STREAM = 3e9  # numbers written and read again beyond it
 SHARED = 3e-4  # seconds that threads wait for each other and for the interpreter's lock, in one call of a variant
 CALLS = 1e-4  # seconds that a variant takes however small the arrays; half of it where it is planned (plans.py)
+FEW_IMAGES = 4
 ALONE = 2e7  # multiplications that one thread has done before several have found together
 
 Question = Callable[[tuple[int, ...], tuple[int, ...], ConvGeometry], Any]  # of x's shape, w's shape, geometry
@@ -33,13 +34,23 @@ def conv2d_asks(question: Question) -> Callable[..., Any]:
     return ask
 
 
-def fixed_weights_ask(cost: Question) -> Callable[..., float]:
-    """A cost that counts where weights are fixed; elsewhere their preparation would not repay."""
+def conv2d_costs(cost: Question, small: bool = False) -> Callable[..., float]:
+    """A cost that counts in calls that are small (conv_small.py), or in those that are not; else it is infinite.
+
+    The two do not mix: BLAS's threads spin on for milliseconds, and take a core from ours.
+    """
 
     def ask(x: Array, w: Array, geometry: ConvGeometry, *epilogue: Any, **named: Any) -> float:
-        return float(cost(x.shape, w.shape, geometry)) if is_fixed(w) else math.inf
+        counts = (is_fixed(w) and is_small(x.shape, w.shape, geometry)) == small
+        return float(cost(x.shape, w.shape, geometry)) if counts else math.inf
 
     return ask
+
+
+def is_small(x_shape: tuple[int, ...], w_shape: tuple[int, ...], geometry: ConvGeometry) -> bool:
+    """Whether there are few images, and so little to multiply for each that threads of ours would meet too often."""
+    products = windows(x_shape, w_shape, geometry) * math.prod(w_shape)
+    return x_shape[0] <= FEW_IMAGES and products <= 2 * ALONE * x_shape[0]
 
 
 def grad_input_asks(question: Question) -> Callable[..., Any]:

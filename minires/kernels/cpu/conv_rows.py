@@ -18,7 +18,17 @@ from ...threads import get_num_threads, parts, share
 from ..dispatch import Accepts, variant
 from ..portable.conv import ConvGeometry, Epilogue, conv2d, conv2d_grad_input, conv2d_grad_weight
 from .conv_im2col import Block, cut, laid_out
-from .conv_questions import COPY, PRODUCT, SHARED, STREAM, conv2d_asks, grad_input_asks, grad_weight_asks, is_empty
+from .conv_questions import (
+    COPY,
+    PRODUCT,
+    SHARED,
+    STREAM,
+    conv2d_asks,
+    conv2d_costs,
+    grad_input_asks,
+    grad_weight_asks,
+    is_empty,
+)
 from .tiles import pieces
 
 ON_CPU = Accepts("cpu")
@@ -106,7 +116,7 @@ def _blocks(images: int, shape: tuple[int, ...]) -> list[Block]:
     return cut(images, 1, most, get_num_threads())
 
 
-@variant(conv2d, ON_CPU, suits=conv2d_asks(suits), cost=conv2d_asks(cost))
+@variant(conv2d, ON_CPU, suits=conv2d_asks(suits), cost=conv2d_costs(cost))
 def conv2d_rows(
     x: Array,
     w: Array,

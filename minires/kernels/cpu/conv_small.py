@@ -20,7 +20,7 @@ from ..dispatch import Accepts, variant
 from ..kept import kept
 from ..portable.conv import ConvGeometry, conv2d
 from .conv_im2col import suits as suits_im2col
-from .conv_questions import ALONE, CALLS, COPY, PRODUCT, STREAM, conv2d_asks, fixed_weights_ask, windows
+from .conv_questions import CALLS, COPY, PRODUCT, STREAM, conv2d_asks, conv2d_costs, windows
 from .conv_winograd import suits as suits_winograd
 from .plans import Plan, Run, Space
 from .tiles import F2, F4, GAP, Minimal, mixing, multiplying, put, run_all, spaced, transformed
@@ -103,10 +103,8 @@ def plan_im2col(
 
 
 def cost_im2col(x_shape: tuple[int, ...], w_shape: tuple[int, ...], geometry: ConvGeometry) -> float:
-    """The copies of the windows, the product, and reading the weights; for one image or two."""
+    """The copies of the windows, the product, and reading the weights."""
     columns, weights = windows(x_shape, w_shape, geometry) * math.prod(w_shape[:3]), math.prod(w_shape)
-    if x_shape[0] > 4 or columns * w_shape[3] > 2 * ALONE * x_shape[0]:
-        return math.inf  # BLAS's threads spin on for milliseconds, and would take a core from those of other variants
     return CALLS / 2 + columns / GATHER + columns * w_shape[3] / PRODUCT + weights / COPY
 
 
@@ -164,7 +162,7 @@ def _winograd(f: Minimal, x: Array, w: Array, geometry: ConvGeometry, *epilogue:
     return kept(w, (f.m, x.shape, geometry), make)(x, w, *epilogue)
 
 
-@variant(conv2d, ON_CPU, suits=conv2d_asks(suits_im2col), cost=fixed_weights_ask(cost_im2col))
+@variant(conv2d, ON_CPU, suits=conv2d_asks(suits_im2col), cost=conv2d_costs(cost_im2col, small=True))
 def conv2d_small_im2col(
     x: Array,
     w: Array,
@@ -183,7 +181,7 @@ def conv2d_small_im2col(
     return kept(w, ("im2col", x.shape, geometry), make)(x, w, bias, add, relu)
 
 
-@variant(conv2d, ON_CPU, suits=conv2d_asks(suits_winograd), cost=fixed_weights_ask(partial(cost_winograd, F2)))
+@variant(conv2d, ON_CPU, suits=conv2d_asks(suits_winograd), cost=conv2d_costs(partial(cost_winograd, F2), small=True))
 def conv2d_small_winograd2(
     x: Array,
     w: Array,
@@ -200,7 +198,7 @@ def conv2d_small_winograd2(
     conv2d,
     ON_CPU,
     suits=conv2d_asks(suits_winograd),
-    cost=fixed_weights_ask(partial(cost_winograd, F4)),
+    cost=conv2d_costs(partial(cost_winograd, F4), small=True),
     precision="fast",
 )
 def conv2d_small_winograd4(

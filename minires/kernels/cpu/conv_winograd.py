@@ -30,6 +30,7 @@ from .conv_questions import (
     SHARED,
     STREAM,
     conv2d_asks,
+    conv2d_costs,
     grad_input_asks,
     grad_weight_asks,
     is_empty,
@@ -234,7 +235,7 @@ def _adjoint(
     return convolve(f, gy, w, shape[1:3], (2 - top, 2 - left), Epilogue(bias), turn=True)
 
 
-@variant(conv2d, ON_CPU, suits=conv2d_asks(suits), cost=conv2d_asks(cost2))
+@variant(conv2d, ON_CPU, suits=conv2d_asks(suits), cost=conv2d_costs(cost2))
 def conv2d_winograd2(
     x: Array,
     w: Array,
@@ -247,7 +248,7 @@ def conv2d_winograd2(
     return _forward(F2, x, w, geometry, Epilogue(bias, add, relu))
 
 
-@variant(conv2d, ON_CPU, suits=conv2d_asks(suits), cost=conv2d_asks(cost4), precision="fast")
+@variant(conv2d, ON_CPU, suits=conv2d_asks(suits), cost=conv2d_costs(cost4), precision="fast")
 def conv2d_winograd4(
     x: Array,
     w: Array,
