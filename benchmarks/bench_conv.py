@@ -9,6 +9,7 @@ GFLOP/s counts the operations of the plain sum of products; "real", where it dif
 """
 
 import argparse
+import contextlib
 import functools
 import math
 import sys
@@ -22,7 +23,7 @@ from benchmarks.harness import Contender, Run
 from benchmarks.layers import Layer
 from benchmarks.report import Row, print_table
 from minires import training
-from minires.kernels import ConvGeometry, registry
+from minires.kernels import ConvGeometry, fixed, registry
 
 PASSES = {"fwd": "conv2d", "gx": "conv2d_grad_input", "gw": "conv2d_grad_weight"}
 REFERENCE_BYTES = 256 << 20  # columns in float64 at a time
@@ -34,6 +35,11 @@ def arguments() -> argparse.Namespace:
     add("--model", default="resnet18", help="a ResNet of minires's or torchvision's (default %(default)s)")
     add("--size", type=training.positive, default=32, help="rows of the square images (default %(default)s)")
     add("--only", choices=tuple(PASSES), help="the forward pass, or the gradient of the input or of the weight")
+    add(
+        "--fixed-weights",
+        action="store_true",
+        help="as in evaluation: what the forward pass makes of the weights is kept, and its variants for that are met",
+    )
     add("--layers", nargs="+", metavar="NAME", help="layers whose names begin so (default: all)")
     harness.add_kernel_options(parser, PASSES.values())
     return parser.parse_args()
@@ -92,7 +98,7 @@ def executed(variant: str, what: str, layer: Layer, batch: int) -> float:
 
     Those are (m+2)^2 for each tile of m x m results, channel in and channel out; its transforms come on top.
     """
-    if not variant.startswith("winograd"):
+    if "winograd" not in variant:
         return layer.work(batch).flops
     m, (rows, columns) = int(variant[-1]), layer.size if what == "gx" else layer.output_size
     tiles = batch * math.ceil(rows / m) * math.ceil(columns / m)
@@ -113,7 +119,11 @@ def odd(what: str) -> harness.Cases:
         ):
             layer = Layer(size, w_shape, ConvGeometry(stride, padding))
             for batch in (1, 3):
-                yield kernel_arguments(what, *draw(layer, batch, rng), layer.geometry)
+                x, w, gy = draw(layer, batch, rng)
+                args = kernel_arguments(what, x, w, gy, layer.geometry)
+                if what == "fwd" and batch > 1:  # with all that follows
+                    args = x, w, layer.geometry, rng.standard_normal(w.shape[3], np.float32), gy, True
+                yield args
 
     return cases
 
@@ -157,11 +167,12 @@ def main() -> None:
         run.total = len(cases)
         for layer, what in cases:
             operands = (*draw(layer, args.batch, np.random.default_rng(0)), layer.geometry)
-            timed.append((layer, run.kernel(
-                PASSES[what], layer.describe(args.batch), kernel_arguments(what, *operands), layer.work(args.batch),
-                pytorch(what, *operands), functools.partial(reference, what, *operands),
-                functools.partial(executed, what=what, layer=layer, batch=args.batch),
-            )))  # fmt: skip
+            with fixed(operands[1], "all rounds") if args.fixed_weights else contextlib.nullcontext():
+                timed.append((layer, run.kernel(
+                    PASSES[what], layer.describe(args.batch), kernel_arguments(what, *operands), layer.work(args.batch),
+                    pytorch(what, *operands), functools.partial(reference, what, *operands),
+                    functools.partial(executed, what=what, layer=layer, batch=args.batch),
+                )))  # fmt: skip
         totals(timed)
 
 

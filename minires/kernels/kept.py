@@ -10,6 +10,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Hashable, Iterable
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 from ..device import Array
@@ -33,6 +34,10 @@ class fixed:
 
     def __exit__(self, *exception: object) -> None:
         _fixed.reset(self.token)
+
+
+def _forget(key: int, dead: Any, pop: Any = _kept.pop) -> None:  # at exit the module's names may be gone
+    pop(key, None)
 
 
 def is_fixed(array: Array) -> bool:
@@ -68,7 +73,7 @@ def kept_at(version: object, array: Array, name: Hashable, make: Callable[[], An
         _kept.pop(key, None)
         entry = None
     if entry is None:  # of several threads that come here at once the first one's serves all
-        entry = _kept.setdefault(key, (weakref.ref(array, lambda _: _kept.pop(key, None)), version, {}))
+        entry = _kept.setdefault(key, (weakref.ref(array, partial(_forget, key)), version, {}))
     if name not in entry[2]:
         entry[2][name] = make()
     return entry[2][name]

@@ -39,13 +39,14 @@ class Conv2d(Function):
 
     def forward(self, x: Any, w: Any, b: Any, z: Any = None) -> Any:
         y = conv2d_kernel(x, w, self.geometry, b, z, self.relu)
-        self.save(x if self.needs[1] else None, w if self.needs[0] else None, y if self.relu else None)
+        saved = x if self.needs[1] else None, w if self.needs[0] else None
+        self.save(*saved, y) if self.relu else self.save(*saved)
         self.shapes = x.shape, w.shape
         return y
 
     def backward(self, gy: Any) -> Any:
-        x, w, y = self.saved
-        g = gy if y is None else relu_grad(gy, y)
+        x, w, *y = self.saved
+        g = relu_grad(gy, *y) if y else gy
         gx = conv2d_grad_input(g, w, self.shapes[0], self.geometry) if self.needs[0] else None
         gw = conv2d_grad_weight(g, x, self.shapes[1], self.geometry) if self.needs[1] else None
         gb = sum_axes(g, (0, 1, 2)) if self.needs[2] else None

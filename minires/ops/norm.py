@@ -226,7 +226,7 @@ def fold_batch_norm(
     rounded once, and kept for the next call until one of the arguments is written. None where the two must stay apart:
     where a gradient may be wanted, under detect_anomaly, and in float16, which would lose digits of the weights.
     """
-    if is_grad_enabled() or is_anomaly_enabled():
+    if is_grad_enabled() or is_anomaly_enabled() or gamma is None or beta is None:
         return None
 
     def fold() -> tuple[Any, Any] | None:

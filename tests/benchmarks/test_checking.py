@@ -19,10 +19,12 @@ from minires.kernels import registry
 def mine(tmp_path: Path):
     """Write a function of x, w, geometry and bias, with `y` as the right result, and check it."""
 
-    def check(body: str, signature: str = "x, w, geometry, bias=None") -> Error:
+    def check(body: str, signature: str = "x, w, geometry, bias=None, add=None, relu=False") -> Error:
         path = tmp_path / "mine.py"
         head = f"import numpy as np\nfrom minires.kernels import registry\ndef conv2d_mine({signature}):\n"
-        path.write_text(f"{head}    y = registry['conv2d'].portable.function(x, w, geometry, bias)\n    {body}\n")
+        path.write_text(
+            f"{head}    y = registry['conv2d'].portable.function(x, w, geometry, bias, add, relu)\n    {body}\n"
+        )
         where = f"{path}:conv2d_mine"
         cases = bench_conv.odd("fwd")(np.random.default_rng(0))
         return own_kernel.check(own_kernel.load(where), where, "conv2d", cases)
@@ -60,7 +62,9 @@ def test_a_wrong_kernel_is_refused(mine, body, message):
 
 
 def test_another_signature_is_refused(mine):
-    with pytest.raises(ArgumentError, match=r"takes \(a, b\), but kernel conv2d takes \(x, w, geometry, bias\)"):
+    with pytest.raises(
+        ArgumentError, match=r"takes \(a, b\), but kernel conv2d takes \(x, w, geometry, bias, add, relu\)"
+    ):
         mine("", signature="a, b")
 
 

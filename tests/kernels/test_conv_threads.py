@@ -38,11 +38,11 @@ def calls(case: str) -> list[Call]:
 
 
 def may_use_blas_threads(call: Call) -> bool:
-    """`blocked` leaves the product of a single block to BLAS's threads, if nobody holds them.
+    """These leave one large product to BLAS's threads, if nobody holds them.
 
     Products of one thread and of several round otherwise, so these bits depend on who else computes.
     """
-    return call.variant.name == "blocked" and not any(getattr(a, "groups", 1) > 1 for a in call.args)
+    return call.variant.name in ("blocked", "small_im2col") and not any(getattr(a, "groups", 1) > 1 for a in call.args)
 
 
 @pytest.mark.parametrize("case", LARGE)

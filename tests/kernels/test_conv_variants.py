@@ -48,7 +48,7 @@ def check(convolution: Convolution, arrays: list[np.ndarray] | None = None) -> N
 def test_the_cases_reach_every_variant() -> None:
     met = {call.name for case in CASES.values() for call in case.calls(case.draw())}
     assert met == {f"{kernel}_{v.name}" for kernel in KERNELS for v in registry[kernel].variants}
-    assert len(met) == 18
+    assert len(met) == 21
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -81,7 +81,7 @@ def convolutions(draw: Any) -> Convolution:
     geometry = ConvGeometry(draw(steps), pads, draw(steps))
     x, w = (draw(st.integers(1, 5)), draw(sides), draw(sides), draw(channels)), (kh, kw)
     assume(min(geometry.output_size(x[1:3], w)) >= 1)
-    return Convolution(x, (*w, x[3], draw(channels)), geometry, draw(st.booleans()))
+    return Convolution(x, (*w, x[3], draw(channels)), geometry, *draw(st.tuples(*[st.booleans()] * 3)))
 
 
 @settings(max_examples=200)
@@ -134,7 +134,7 @@ def test_nothing_is_left_of_what_memory_held_before_small_blocks(case: str, monk
 def test_any_layout_in_memory(case: str, drawn: tuple[str, ...]) -> None:
     """What the dispatcher chooses for arrays that are not contiguous gives what contiguous ones get."""
     convolution = CASES[case]
-    given = [LAYOUTS[layout](a) for a, layout in zip(convolution.draw(), (*drawn, "C", "C"), strict=True)]
+    given = [LAYOUTS[layout](a) for a, layout in zip(convolution.draw(), (*drawn, "C", "C", "C"), strict=True)]
     copies = [a.copy() for a in given]
     for kernel in KERNELS:
         result = getattr(kernels, kernel)(*convolution.args(kernel, *given))

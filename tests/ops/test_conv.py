@@ -131,6 +131,21 @@ REFUSED: dict[str, tuple[Any, type[MiniresError], str]] = {
     "images": (lambda: ops.conv2d(ones(2, 8, 9, 3, dtype=np.uint8), W), DTypeError, r"conv2d: .*uint8.*Normalize"),
     "integers": (lambda: ops.conv2d(ones(2, 8, 9, 3, dtype=np.int64), W), DTypeError, r"input\.to\('float32'\)"),
     "mixed": (lambda: ops.conv2d(ones(2, 8, 9, 3, dtype=np.float64), W), DTypeError, r"conv2d: one dtype expected"),
+    "add": (
+        lambda: ops.conv2d(X, W, add=ones(2, 8, 9, 4)),
+        ShapeError,
+        r"conv2d: add has shape \(2, 8, 9, 4\), but the output \(2, 6, 7, 4\); project the shortcut first",
+    ),
+    "add-dtype": (
+        lambda: ops.conv2d(X, W, add=ones(2, 6, 7, 4, dtype=np.float64)),
+        DTypeError,
+        r"conv2d: one dtype expected, but input is float32, add is float64",
+    ),
+    "stride-float-after-int": (
+        lambda: [ops.conv2d(X, W, stride=stride) for stride in (1, 1.0)],
+        ArgumentError,
+        r"conv2d: stride .* not 1\.0",
+    ),
     "bias-dtype": (lambda: ops.conv2d(X, W, ones(4, dtype=np.float64)), DTypeError, r"conv2d: .*bias is float64"),
     "stride-zero": (lambda: ops.conv2d(X, W, stride=0), ArgumentError, r"conv2d: stride must be .* at least 1, not 0"),
     "stride-three": (

@@ -7,8 +7,8 @@ one thread does them; im2col's large one is left to BLAS's own threads.
 
 from __future__ import annotations
 
-import functools
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -19,11 +19,11 @@ from ...memory import empty
 from ..dispatch import Accepts, variant
 from ..kept import kept
 from ..portable.conv import ConvGeometry, conv2d
-from .conv_im2col import suits as suits_im2col
-from .conv_questions import CALLS, COPY, PRODUCT, STREAM, conv2d_asks, conv2d_costs, windows
-from .conv_winograd import suits as suits_winograd
-from .plans import Plan, Run, Space
-from .tiles import F2, F4, GAP, Minimal, mixing, multiplying, put, run_all, spaced, transformed
+from .conv_im2col import suits as suits_any
+from .conv_questions import CALLS, COPY, PRODUCT, STREAM, conv2d_asks, conv2d_costs, is_small, windows
+from .conv_winograd import suits as suits_3x3
+from .plans import Run, Space, planned
+from .tiles import F2, F4, Minimal, mixing, multiplying, put, run_all, spaced, transformed
 
 FEW = 64  # windows. With fewer, BLAS packs the weights sooner as the first factor, turned
 ON_CPU = Accepts("cpu")
@@ -52,20 +52,23 @@ class Padded:
         np.copyto(self.inside, x[:, : self.height, : self.width])
 
 
-@functools.cache
-def zeros_like(shape: tuple[int, ...], dtype: Any) -> Array:
-    """Zeros to compare with for ReLU: NumPy's maximum with an array is twice as fast as with a number."""
-    zeros: Array = np.zeros(shape, dtype)
-    return zeros
-
-
-def finish(y: Array, add: Array | None, relu: bool, zeros: Array) -> Array:
+def finish(y: Array, add: Array | None, relu: bool, zeros: Any) -> Array:
     """y + add, then ReLU, in place."""
     if add is not None:
         np.add(y, add, out=y)
     if relu:
         np.maximum(y, zeros, out=y)
     return y
+
+
+def suits_im2col(x_shape: tuple[int, ...], w_shape: tuple[int, ...], geometry: ConvGeometry) -> bool:
+    """at most 4 images, little to multiply for each; one group of channels, and nothing empty"""
+    return suits_any(x_shape, w_shape, geometry) and is_small(x_shape, w_shape, geometry)
+
+
+def suits_winograd(x_shape: tuple[int, ...], w_shape: tuple[int, ...], geometry: ConvGeometry) -> bool:
+    """at most 4 images, little to multiply for each; 3x3 weights, stride 1, no dilation, one group, pads up to 2"""
+    return suits_3x3(x_shape, w_shape, geometry) and is_small(x_shape, w_shape, geometry)
 
 
 def plan_im2col(
@@ -85,7 +88,7 @@ def plan_im2col(
     strides = image, row * sh, column * sw, row * dh, column * dw, channel
     seen = np.ndarray(cols.shape, dtype, padded.all, 0, strides)
     cols2 = cols.reshape(n * oh * ow, -1)
-    results, zeros = space.array((o, len(cols2)), dtype), zeros_like((n, oh, ow, o), dtype)
+    results, zeros = space.array((o, len(cols2)), dtype), space.zeros((n, oh, ow, o), dtype)
 
     def run(x: Array, w: Array, bias: Array | None, add: Array | None, relu: bool) -> Array:
         padded.fill(x)
@@ -128,7 +131,7 @@ def plan_winograd(
     padded = Padded(space, (n, rows * m + 2, columns * m + 2, c), x_shape, *pads, u.dtype)
     image, row, column, channel = padded.all.strides
     shape = n, rows, columns
-    first, second, third = (space.array((a * a * (math.prod(shape) * max(c, o) + GAP),), u.dtype) for _ in range(3))
+    first, second, third = (space.spaced(a * a, math.prod(shape) * max(c, o), u.dtype) for _ in range(3))
     d = spaced((a, a, *shape, c), 2, u.dtype, first)
     tiles = np.ndarray(d.shape, u.dtype, padded.all, 0, (row, column, image, m * row, m * column, channel))
     v = spaced((a * a, math.prod(shape), c), 1, u.dtype, second)
@@ -137,7 +140,7 @@ def plan_winograd(
     forth = mixing(data, d.reshape(a * a, -1), v.reshape(a * a, -1))
     products = multiplying(v, u, sums, terms)
     back = mixing(result, sums.reshape(a * a, -1), tile.reshape(m * m, -1))
-    everywhere, zeros = sums[f.ones], zeros_like((n, *size, o), u.dtype)
+    everywhere, zeros = sums[f.ones], space.zeros((n, *size, o), u.dtype)
 
     def run(x: Array, w: Array, bias: Array | None, add: Array | None, relu: bool) -> Array:
         padded.fill(x)
@@ -155,11 +158,11 @@ def plan_winograd(
 
 
 def _winograd(f: Minimal, x: Array, w: Array, geometry: ConvGeometry, *epilogue: Any) -> Array:
-    def make() -> Plan:
+    def make() -> Callable[[Space], Run]:
         u, size = kept(w, (f.m, False), lambda: transformed(f, w, False)), geometry.output_size(x.shape[1:3], (3, 3))
-        return Plan(partial(plan_winograd, f, x.shape, u, size, geometry.padding[::2]))
+        return partial(plan_winograd, f, x.shape, u, size, geometry.padding[::2])
 
-    return kept(w, (f.m, x.shape, geometry), make)(x, w, *epilogue)
+    return planned(w, (f.m, x.shape, geometry.padding), make)(x, w, *epilogue)
 
 
 @variant(conv2d, ON_CPU, suits=conv2d_asks(suits_im2col), cost=conv2d_costs(cost_im2col, small=True))
@@ -173,12 +176,12 @@ def conv2d_small_im2col(
 ) -> Array:
     """im2col, planned, and one product."""
 
-    def make() -> Plan:
+    def make() -> Callable[[Space], Run]:
         few = windows(x.shape, w.shape, geometry) <= FEW
-        turned = np.ascontiguousarray(w.reshape(-1, w.shape[3]).T) if few else None
-        return Plan(partial(plan_im2col, x.shape, w.shape, geometry, turned, w.dtype))
+        turned = kept(w, "turned", lambda: np.ascontiguousarray(w.reshape(-1, w.shape[3]).T)) if few else None
+        return partial(plan_im2col, x.shape, w.shape, geometry, turned, w.dtype)
 
-    return kept(w, ("im2col", x.shape, geometry), make)(x, w, bias, add, relu)
+    return planned(w, (x.shape, geometry), make)(x, w, bias, add, relu)
 
 
 @variant(conv2d, ON_CPU, suits=conv2d_asks(suits_winograd), cost=conv2d_costs(partial(cost_winograd, F2), small=True))

@@ -7,38 +7,47 @@ fixed, so that the same call comes again and again, that is done once. A plan's 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import numpy as np
 
 from ...device import Array
-from ...memory import empty
-from .tiles import GAP, spaced
+from ..kept import kept
+from .tiles import GAP
 
-SPACE = 1 << 23  # bytes
+SPACE = 1 << 25  # bytes, of which the system gives those that are used
+ZEROS = 1 << 20  # bytes
 LINE = 64  # bytes: arrays begin on a cache line
+MOST = 32  # plans for one array of weights: for so many shapes of images
 
-Run = Callable[..., Array]  # of x, w, ...: the result. It must not hold w, with which it is kept
+Run = Callable[..., Array]  # of x, w and more: the result. It must not hold w, with which it is kept
 
 
 class Space:
     """Scratch memory, which plans cut into arrays. All use the same, so that it stays in the cache."""
 
     def __init__(self) -> None:
-        self.bytes = empty((SPACE,), np.uint8)
+        self.bytes, self.nothing = np.empty(SPACE, np.uint8), np.zeros(ZEROS, np.uint8)
+        self.nothing.flags.writeable = False
         self.used = 0
 
-    def array(self, shape: tuple[int, ...], dtype: Any, leading: int = 0) -> Array:
-        """An array of a plan's; with `leading`, that many axes count rows with gaps between: see `tiles.spaced`."""
-        count = math.prod(shape) + (math.prod(shape[:leading]) * GAP if leading else 0)
+    def array(self, shape: tuple[int, ...], dtype: Any) -> Array:
         start = -(-self.used // LINE) * LINE
-        end = start + count * np.dtype(dtype).itemsize
+        end = start + math.prod(shape) * np.dtype(dtype).itemsize
         if end > SPACE:  # what has no room gets memory of its own
-            flat = empty((count,), dtype)
-        else:
-            flat, self.used = self.bytes[start:end].view(dtype), end
-        return spaced(shape, leading, dtype, flat) if leading else flat.reshape(shape)
+            return np.empty(shape, dtype)
+        self.used = end
+        return self.bytes[start:end].view(dtype).reshape(shape)
+
+    def spaced(self, rows: int, length: int, dtype: Any) -> Array:
+        """Memory for rows of so many numbers, with gaps: see `tiles.spaced`."""
+        return self.array((rows * (length + GAP),), dtype)
+
+    def zeros(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        """Zeros that nobody may write to, for ReLU: NumPy's maximum with an array is twice as fast as with a number."""
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        return self.nothing[:size].view(dtype).reshape(shape) if size <= ZEROS else 0
 
 
 class Plan:
@@ -64,3 +73,14 @@ class Plan:
 
 
 _free: list[Space] = []  # who takes one out has it alone; each lives for good, so that its id stays its own
+
+
+def planned(w: Array, key: Hashable, make: Callable[[], Callable[[Space], Run]]) -> Plan:
+    """The plan of that key for weights w; where they are fixed it is kept with them."""
+    plans: dict[Hashable, Plan] = kept(w, "plans", dict)
+    plan = plans.get(key)
+    if plan is None:
+        if len(plans) >= MOST:
+            plans.clear()
+        plan = plans[key] = Plan(make())
+    return plan

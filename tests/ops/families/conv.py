@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ from minires import ops
 from minires.kernels import ConvGeometry, conv2d, conv2d_grad_input, conv2d_grad_weight
 from minires.ops.conv import Conv2d, ConvTranspose2d
 from tests import reference
-from tests.ops.case import NCHW, OIHW, Case, normal
+from tests.ops.case import NCHW, OIHW, Arrays, Case, normal
 from tests.ops.mutant import Mutant, first_only, instead, last_ones_lost, on_gradient, on_saved, replaced, zero
 
 
@@ -42,6 +43,32 @@ def convolution(
         f"conv-{name}", lambda x, w, b=None: ops.conv2d(x, w, b, stride, padding, dilation, groups),
         lambda x, w, b=None: reference.conv2d(x, w, b, steps, around, spread, groups), torchs,
         normal(x, w, *([(w[3],)] if bias else [])), "gemm", "gemm", axes=(NCHW, OIHW), out=NCHW,
+    )  # fmt: skip
+
+
+def fused(name: str, x: Any, w: Any, padding: int = 1, add: bool = True, relu: bool = True) -> Case:
+    """With what follows: a bias, an addition, ReLU; drawn anew until no sum is near ReLU's kink."""
+    y = *np.add(x[:3], (0, 2 * padding - w[0] + 1, 2 * padding - w[1] + 1)).tolist(), w[3]
+
+    def before(x: np.ndarray, w: np.ndarray, b: np.ndarray, z: Any = None) -> np.ndarray:
+        sums = reference.conv2d(x, w, b, (1, 1), (padding, padding), (1, 1), 1)
+        return sums if z is None else reference.elementwise(operator.add, sums, z)
+
+    def torchs(t: Any, x: Any, w: Any, b: Any, z: Any = None) -> Any:
+        sums = t.nn.functional.conv2d(x, w, b, 1, padding)
+        sums = sums if z is None else sums + z
+        return t.relu(sums) if relu else sums
+
+    def make(rng: np.random.Generator) -> Arrays:
+        while True:
+            arrays = [rng.standard_normal(shape) for shape in (x, w, (w[3],), *([y] if add else []))]
+            if not relu or np.min(np.abs(before(*arrays))) > 0.01:
+                return arrays
+
+    return Case(
+        f"conv-{name}", lambda x, w, b, z=None: ops.conv2d(x, w, b, 1, padding, add=z, relu=relu),
+        lambda *arrays: reference.elementwise(lambda v: max(v, 0.0) if relu else v, before(*arrays)),
+        torchs, make, "gemm", "gemm", axes=(NCHW, OIHW, None, NCHW), out=NCHW, batched=(0, 3) if add else (0,),
     )  # fmt: skip
 
 
@@ -107,6 +134,10 @@ CASES = [
     convolution("depthwise-leaves-rest", (2, 6, 8, 2), (2, 3, 1, 2), 3, 0, 1, 2),
     convolution("depthwise-same-stride-2", (2, 4, 5, 3), (3, 3, 1, 3), 2, "same", 1, 3, pads=((0, 1), (1, 1))),
     convolution("depthwise-multiplier", (2, 4, 5, 3), (3, 3, 1, 6), 1, 1, 1, 3, bias=True),
+    fused("add", (2, 3, 4, 2), (3, 3, 2, 3), relu=False),
+    fused("relu", (2, 3, 4, 2), (3, 3, 2, 3), add=False),
+    fused("add-relu", (2, 3, 4, 2), (3, 3, 2, 3)),
+    fused("1x1-add-relu", (2, 3, 2, 3), (1, 1, 3, 2), padding=0),
     transposed("3x3", (2, 4, 3, 2), (3, 3, 3, 2)),
     transposed("square-channels", (2, 3, 4, 3), (3, 3, 3, 3), 1, 1),
     transposed("stride-2", (2, 3, 4, 2), (3, 3, 2, 2), 2, 1),
@@ -151,7 +182,7 @@ def with_geometry(**changes: Any) -> Any:
         (x, w), geometry = self.saved, replace(self.geometry, **changes)
         if isinstance(self, ConvTranspose2d):
             return conv2d(gy, w, geometry), conv2d_grad_weight(x, gy, w.shape, geometry), None
-        return conv2d_grad_input(gy, w, x.shape, geometry), conv2d_grad_weight(gy, x, w.shape, geometry), None
+        return conv2d_grad_input(gy, w, x.shape, geometry), conv2d_grad_weight(gy, x, w.shape, geometry), None, None
 
     return backward
 
@@ -182,6 +213,10 @@ MUTANTS = [
     Mutant("groups-exchanged", Conv2d, "conv-groups-2", on_saved(lambda x, w: (np.roll(x, 2, axis=3), w))),
     Mutant("depthwise-neighbour", Conv2d, "conv-depthwise", on_saved(lambda x, w: (x, np.roll(w, 1, axis=3)))),
     Mutant("multiplier-order", Conv2d, "conv-depthwise-multiplier", on_saved(lambda x, w: (x, interleaved(w, 3)))),
+    Mutant("no-addition", Conv2d, "conv-add-relu", replaced(3, lambda self, gy, g: np.zeros_like(g))),
+    Mutant("addition-past-relu", Conv2d, "conv-add-relu", replaced(3, lambda self, gy, g: gy)),
+    Mutant("relu-ignored", Conv2d, "conv-relu", on_saved(lambda x, w, y: (x, w, np.ones_like(y)))),
+    Mutant("bias-past-relu", Conv2d, "conv-relu", replaced(2, lambda self, gy, g: gy.sum((0, 1, 2)))),
     Mutant("unflipped-kernel", ConvTranspose2d, "conv-transposed-3x3", on_saved(lambda x, w: (x, w[::-1, ::-1]))),
     Mutant("transposed-kernel", ConvTranspose2d, "conv-transposed-square-channels", on_saved(
         lambda x, w: (x, w.swapaxes(2, 3)))),
