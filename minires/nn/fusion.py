@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .. import ops
+from ..ops.norm import fold_batch_norm
 from ..tensor import Tensor
 from .conv import Conv2d
 from .norm import BatchNorm2d
@@ -14,13 +15,13 @@ def conv_norm(conv: Conv2d, norm: BatchNorm2d, x: Any, add: Any = None, relu: bo
     """norm(conv(x), add=add, relu=relu).
 
     In evaluation batch norm multiplies each channel by a constant and adds another. Where no gradient is wanted, they
-    go into the convolution's weights and bias: see ops.fold_batch_norm. Hooks on the two layers, detect_anomaly and
+    go into the convolution's weights and bias: see fold_batch_norm in ops/norm.py. Hooks on the two layers, detect_anomaly and
     layers derived from these get to see both.
     """
     folded = None
     if not norm.training and _are_plain(conv, norm):
         of_conv, of_norm, running = conv._parameters, norm._parameters, norm._buffers  # sooner found here than by name
-        folded = ops.fold_batch_norm(
+        folded = fold_batch_norm(
             of_conv["weight"], conv.bias, running["running_mean"], running["running_var"],
             of_norm["weight"], of_norm["bias"], norm.eps,
         )  # fmt: skip

@@ -36,7 +36,6 @@ from .loss import mse_loss as mse_loss
 from .loss import nll_loss as nll_loss
 from .loss import softmax as softmax
 from .norm import batch_norm as batch_norm
-from .norm import fold_batch_norm as fold_batch_norm
 from .norm import group_norm as group_norm
 from .norm import layer_norm as layer_norm
 from .pool import adaptive_avg_pool2d as adaptive_avg_pool2d

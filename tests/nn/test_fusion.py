@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import minires
-from minires import Tensor, models, nn, no_grad, ops, optim
+from minires import Tensor, models, nn, no_grad, optim
 from minires.autograd import detect_anomaly
-from minires.nn import conv_norm
+from minires.nn import conv_norm, fusion
+from minires.ops.norm import fold_batch_norm
 from tests.helpers import TOLERANCES, assert_f32, assert_f64
 
 
@@ -44,11 +45,11 @@ def folded(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     calls: list[bool] = []
 
     def fold(*args: Any) -> Any:
-        result = ops.norm.fold_batch_norm(*args)
+        result = fold_batch_norm(*args)
         calls.append(result is not None)
         return result
 
-    monkeypatch.setattr(ops, "fold_batch_norm", fold)
+    monkeypatch.setattr(fusion, "fold_batch_norm", fold)
     return calls
 
 
@@ -153,8 +154,8 @@ def test_folded_once(x: np.ndarray) -> None:
     conv, norm = drawn()
     arguments = conv.weight, None, norm.running_mean, norm.running_var, norm.weight, norm.bias
     with no_grad():
-        first, second = (ops.fold_batch_norm(*arguments, norm.eps) for _ in range(2))
-        other = ops.fold_batch_norm(*arguments, 1.0)
+        first, second = (fold_batch_norm(*arguments, norm.eps) for _ in range(2))
+        other = fold_batch_norm(*arguments, 1.0)
     assert first is not None
     assert first is second
     assert other is not first
