@@ -15,8 +15,8 @@ def conv_norm(conv: Conv2d, norm: BatchNorm2d, x: Any, add: Any = None, relu: bo
     """norm(conv(x), add=add, relu=relu).
 
     In evaluation batch norm multiplies each channel by a constant and adds another. Where no gradient is wanted, they
-    go into the convolution's weights and bias: see fold_batch_norm in ops/norm.py. Hooks on the two layers, detect_anomaly and
-    layers derived from these get to see both.
+    go into the convolution's weights and bias: see fold_batch_norm in ops/norm.py. Hooks on the two layers,
+    detect_anomaly, and layers derived from these get to see both.
     """
     folded = None
     if not norm.training and _are_plain(conv, norm):

@@ -100,6 +100,31 @@ def test_planned_once_for_each_shape(name: str, made: list[str]) -> None:
     assert len(made) == 4
 
 
+def test_all_plans_use_the_same_scratch_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plans, "_free", [])
+    with no_grad(), kernels.use(conv2d="small_im2col"):
+        used = []
+        for _ in range(3):
+            check(layer(8), np.ones((1, 9, 14, 5), np.float32))
+            used.append(plans._free[0].used)
+    assert len(plans._free) == 1
+    assert used[0] == used[1] == used[2] > 0
+
+
+def test_each_variant_has_plans_of_its_own(made: list[str], rng: np.random.Generator) -> None:
+    """Else F(4x4) would run where only F(2x2) is exact enough."""
+    x, w = (rng.standard_normal(shape).astype(np.float32) for shape in ((1, 12, 12, 32), (3, 3, 32, 32)))
+    results = []
+    with fixed(w, 0):
+        for name in (*NAMES, *NAMES):
+            with kernels.use(conv2d=name):
+                results.append(kernels.conv2d(x, w, ConvGeometry(padding=(1, 1, 1, 1))))
+    assert len(made) == 3
+    for first, second in zip(results[:3], results[3:], strict=True):
+        np.testing.assert_array_equal(first, second)
+    assert not np.array_equal(results[1], results[2])
+
+
 def test_no_more_plans_than_are_useful(made: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plans, "MOST", 5)
     conv = layer(8)
@@ -213,6 +238,17 @@ def test_taken_for_few_images_and_fixed_weights_only() -> None:
         assert not chosen(five, w).startswith("small")
         large = np.ones((1, 200, 200, 64), np.float32)
         assert not chosen(large, Tensor(np.ones((3, 3, 64, 64), np.float32))).startswith("small")
+
+
+def test_a_choice_for_fixed_weights_holds_for_them_alone() -> None:
+    w, x = Tensor(np.ones((3, 3, 16, 16), np.float32), requires_grad=True), np.ones((1, 16, 16, 16), np.float32)
+    registry["conv2d"].remembered.clear()
+    for _ in range(2):
+        minires.ops.conv2d(x, w, padding=1)
+        with no_grad():
+            minires.ops.conv2d(x, w, padding=1)
+    names = [c.variant for c in kernels.choices() if c.kernel == "conv2d"]
+    assert [name.startswith("small") for name in names] == [False, True]
 
 
 def test_what_they_promise() -> None:

@@ -209,7 +209,7 @@ def test_apart_under_detect_anomaly(x: np.ndarray, folded: list[bool]) -> None:
     with no_grad(), detect_anomaly():
         np.testing.assert_array_equal(conv_norm(conv, norm, x).data, norm(conv(x)).data)
         conv.weight.data.ravel()[0] = np.nan
-        with pytest.raises(minires.errors.GraphError, match="Conv2d.* was given a NaN"):
+        with pytest.raises(minires.errors.GraphError, match=r"Conv2d.* was given a NaN"):
             conv_norm(conv, norm, x)
     assert folded == [False, False]
 
