@@ -43,4 +43,4 @@ def relu_grad_blocked(gy: Array, y: Array) -> Array:
 
 def let_through(gy: Array, y: Array, out: Array) -> None:
     """relu_grad of a block."""
-    select(gy, ~(y <= 0), out)
+    select(gy, y <= 0, out)

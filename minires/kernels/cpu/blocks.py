@@ -89,11 +89,11 @@ class Rows:
         return sums.reshape(len(sums), side, self.columns).astype(np.float64).sum(axis=1)
 
 
-def select(gy: Array, where: Array, out: Array) -> None:
-    """out = gy where a boolean array is true, else 0.
+def select(gy: Array, lost: Array, out: Array) -> None:
+    """out = 0 where a boolean array is true, else gy.
 
     NumPy's own `where` goes element by element, at a tenth of the speed of arithmetic, and a product with 0 would keep
-    NaN. As integers, -1 or 0, the booleans let all of gy's bits through, or none.
+    NaN. Less 1, as integers, the booleans let none of gy's bits through, or all.
     """
     integers = np.dtype(f"i{out.itemsize}")
-    np.bitwise_and(gy.view(integers), np.negative(where.view(np.int8)), out=out.view(integers))
+    np.bitwise_and(gy.view(integers), np.subtract(lost.view(np.int8), 1), out=out.view(integers))

@@ -30,8 +30,8 @@ from .conv_questions import (
     windows,
 )
 
-COLUMN_BYTES = 2 << 20  # columns at a time, on each thread
-FEW_WINDOWS = 512
+COLUMN_BYTES = 4 << 20  # columns at a time, on each thread
+FEW_WINDOWS = 256
 
 
 class Block(NamedTuple):

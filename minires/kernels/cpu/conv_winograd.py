@@ -163,8 +163,7 @@ def grad_weight(f: Minimal, gy: Array, x: Array, pads: tuple[int, int]) -> Array
 def _grad_weight_by_tiles(f: Minimal, gy: Array, x: Array, gw: Array, pads: tuple[int, int]) -> None:
     """Each thread sums over tiles of its own; the threads' sums are added in their order, by the last product."""
     c, o, m, (data, weights, result) = x.shape[3], gy.shape[3], f.m, f.matrices(x.dtype)
-    # OpenBLAS sums over few tiles as they lie; with many channels, packing repays.
-    blocks = cut(*grid(f, gy), (MOST_PLACES // 2 if c * o <= CHANNELS**2 else MOST_PLACES) // f.a**2)
+    blocks = cut(*grid(f, gy), MOST_PLACES // f.a**2)
     runs = parts(len(blocks))
     sums = spaced((len(runs), f.a**2, c, o), 2, x.dtype)
 

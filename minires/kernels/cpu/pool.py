@@ -53,7 +53,7 @@ def max_pool2d_grad_blocked(
             won, inner = np.empty_like(part), gx[block]
             padded = pad(np.zeros(inner.shape, gx.dtype), geometry)
             for k, tap in enumerate(taps(padded, kernel_size, geometry)):
-                select(part, winner == k, out=won)
+                select(part, winner != k, out=won)
                 tap += won
             inner[...] = unpad(padded, inner.shape, geometry)
 
