@@ -20,7 +20,7 @@ from ...device import Array
 from ...memory import empty
 from ...threads import get_num_threads, parts, share
 from ..dispatch import Accepts, variant
-from ..kept import is_fixed, kept
+from ..kept import kept
 from ..portable.conv import ConvGeometry, Epilogue, conv2d, conv2d_grad_input, conv2d_grad_weight
 from .conv_questions import (
     ALONE,
@@ -38,6 +38,7 @@ from .conv_questions import (
 from .tiles import (
     F2,
     F4,
+    WIDE,
     Minimal,
     Scratch,
     Tiles,
@@ -54,7 +55,7 @@ from .tiles import (
 )
 
 MOST_PLACES = 36 * 256  # of a block: with more the products are better, with fewer the scratch memory is smaller
-CHANNELS = 64  # output channels at a time, where there are more of them than tiles
+CHANNELS = 256  # at most so many output channels at a time, where there are more of them than tiles
 
 
 def grid(f: Minimal, y: Array) -> tuple[int, int, int]:
@@ -74,9 +75,14 @@ def is_little(f: Minimal, tiles: tuple[int, int, int], c: int, o: int) -> bool:
 def by_channel(f: Minimal, y: Array) -> bool:
     """Whether there are more output channels than tiles. Then the weights, not the images, are what fills memory.
 
-    All tiles are transformed first, and stay in the cache while the weights pass by, a few channels at a time.
+    All tiles are transformed first, and stay in the cache while the weights pass by, some channels at a time.
     """
     return y.shape[3] > math.prod(grid(f, y))
+
+
+def channel_runs(channels: int) -> list[slice]:
+    """A run of whole panels for each thread: with shorter ones threads would meet more often."""
+    return pieces(channels, min(CHANNELS, WIDE * -(-channels // (WIDE * get_num_threads()))))
 
 
 def all_tiles(f: Minimal, x: Array, y: Array, pads: tuple[int, int]) -> Array:
@@ -145,9 +151,7 @@ def _convolve_by_channel(
             put(tile, y[..., channel])
             finish.apply(y, channels=channel)
 
-    # Kept weights are read once, however many channels at a time: then one run for each thread has the fewest calls.
-    runs = get_num_threads() * CHANNELS if is_fixed(w) else y.shape[3]
-    run(work, pieces(y.shape[3], CHANNELS * -(-y.shape[3] // runs)), f, y, x.shape[3])
+    run(work, channel_runs(y.shape[3]), f, y, x.shape[3])
 
 
 def grad_weight(f: Minimal, gy: Array, x: Array, pads: tuple[int, int]) -> Array:
@@ -197,7 +201,7 @@ def _grad_weight_by_channel(f: Minimal, gy: Array, x: Array, gw: Array, pads: tu
             mix(weights.T, sums.reshape(f.a**2, -1), done)
             gw[..., channel] = done.reshape(3, 3, x.shape[3], -1)
 
-    share(work, pieces(gy.shape[3], CHANNELS))
+    share(work, channel_runs(gy.shape[3]))
 
 
 ON_CPU = Accepts("cpu")
