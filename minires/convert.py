@@ -15,8 +15,6 @@ def to_array(data: Any, dtype: Any = None) -> Array:
 
     Python floats become float32. Raises DTypeError for what holds no numbers, ShapeError for ragged lists.
     """
-    if type(data) is np.ndarray and dtype is None and data.dtype.kind in "fiub":  # what every op makes
-        return data
     if hasattr(data, "dtype"):
         array = data if type(data).__module__.partition(".")[0] == "cupy" else np.asarray(data)
     else:

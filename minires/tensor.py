@@ -35,14 +35,16 @@ class Tensor:
     __array_ufunc__ = None  # `array + tensor` is the tensor's business
 
     def __init__(self, data: Any, dtype: Any = None, device: str | None = None, requires_grad: bool = False) -> None:
-        self._array = _to_array(data, dtype)
+        plain = type(data) is np.ndarray and dtype is None and data.dtype.kind in "fiub"  # as every op makes it
+        self._array = data if plain else _to_array(data, dtype)
         if device is not None:
             self._array = to_device(self._array, device)
         self._grad: Tensor | None = None
         self._requires_grad = False
         self.node: Any = None  # the Function that made it; None for a leaf
         self.slot = 0  # which of the Function's outputs it is
-        self.version: Version = data.version if isinstance(data, Tensor) and data._array is self._array else Version()
+        shared = not plain and isinstance(data, Tensor) and data._array is self._array
+        self.version: Version = data.version if shared else Version()
         self.hooks: list[Callable[[Tensor], Tensor | None]] | None = None  # a leaf's; others live at the node
         self.retains_grad = False
         if requires_grad:

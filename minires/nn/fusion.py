@@ -19,7 +19,7 @@ def conv_norm(conv: Conv2d, norm: BatchNorm2d, x: Any, add: Any = None, relu: bo
     detect_anomaly, and layers derived from these get to see both.
     """
     folded = None
-    if not norm.training and _are_plain(conv, norm):
+    if not norm.training and type(conv) is Conv2d and type(norm) is BatchNorm2d and not _hooked(conv, norm):
         of_conv, of_norm, running = conv._parameters, norm._parameters, norm._buffers  # sooner found here than by name
         folded = fold_batch_norm(
             of_conv["weight"], conv.bias, running["running_mean"], running["running_var"],
@@ -30,7 +30,6 @@ def conv_norm(conv: Conv2d, norm: BatchNorm2d, x: Any, add: Any = None, relu: bo
     return ops.conv2d(x, *folded, conv.stride, conv.padding, conv.dilation, conv.groups, add=add, relu=relu)
 
 
-def _are_plain(conv: Conv2d, norm: BatchNorm2d) -> bool:
-    """Whether nobody would miss a call of either: these very classes, without hooks."""
-    plain = type(conv) is Conv2d and type(norm) is BatchNorm2d
-    return plain and not (conv.has_hooks() or norm.has_hooks())
+def _hooked(conv: Conv2d, norm: BatchNorm2d) -> bool:
+    """Whether somebody would miss a call of either."""
+    return bool(conv._forward_hooks or conv._forward_pre_hooks or norm._forward_hooks or norm._forward_pre_hooks)

@@ -278,10 +278,6 @@ class Module:
             output = output if replaced is None else replaced
         return output
 
-    def has_hooks(self) -> bool:
-        """Whether calling it does more than `forward`."""
-        return bool(self._forward_hooks or self._forward_pre_hooks)
-
     def register_forward_hook(self, hook: Callable[[Module, tuple[Any, ...], Any], Any]) -> RemovableHandle:
         """Call hook(module, inputs, output) after each forward; what it returns, if not None, replaces the output."""
         return RemovableHandle(self._forward_hooks, hook)

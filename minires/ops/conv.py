@@ -114,22 +114,18 @@ def conv2d(
     TensorFlow. Each of `groups` takes C/G channels to O/G. Raises ShapeError, DTypeError or ArgumentError, naming what
     does not fit.
     """
-    input, weight = as_tensor(input), as_tensor(weight)
-    bias = None if bias is None else as_tensor(bias)
-    z = None if add is None else as_tensor(add)
-    arrays = input.data, weight.data, None if bias is None else bias.data, None if z is None else z.data
-    geometry = _geometry(*arrays, stride, padding, dilation, groups)
-    recorded = is_grad_enabled()
+    tensors = [None if t is None else as_tensor(t) for t in (input, weight, bias, add)]
+    x, w, b, z = [None if t is None else t.data for t in tensors]
+    geometry, weight, recorded = _geometry(x, w, b, z, stride, padding, dilation, groups), tensors[1], is_grad_enabled()
     if (recorded and weight.requires_grad) or is_anomaly_enabled():
-        return Conv2d(geometry, relu)(input, weight, bias, z)
+        return Conv2d(geometry, relu)(*tensors)
     # Evaluation: what a kernel makes of the weights may be kept. Writes behind the engine's back do not count: under
     # detect_anomaly nothing is kept.
-    x, w, b, add = arrays
     with fixed(w, (weight.version, weight.version.count)):
         if recorded:
-            return Conv2d(geometry, relu)(input, weight, bias, z)
+            return Conv2d(geometry, relu)(*tensors)
         with quiet():
-            return wrap(conv2d_kernel(x, w, geometry, b, add, relu))
+            return wrap(conv2d_kernel(x, w, geometry, b, z, relu))
 
 
 def conv_transpose2d(
