@@ -25,7 +25,7 @@ from .conv_winograd import suits as suits_3x3
 from .plans import Run, Space, planned
 from .tiles import F2, F4, Minimal, mixing, multiplying, put, run_all, spaced, transformed
 
-FEW = 64  # windows. With fewer, BLAS packs the weights sooner as the first factor, turned
+FEW = 48  # windows: with no more, BLAS packs the weights sooner as the first factor, turned
 ON_CPU = Accepts("cpu")
 SMALL_PRODUCT = 70e9  # multiplications a second by one thread, in products that BLAS does as they lie
 CACHED = 1 << 17  # numbers
