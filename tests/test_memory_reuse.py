@@ -32,6 +32,12 @@ def filled(value: float, shape: tuple[int, ...] = LARGE) -> np.ndarray:
     return array
 
 
+@pytest.fixture(autouse=True)
+def nothing_left_to_die() -> None:
+    """What earlier tests left in cycles would die amid the next one."""
+    gc.collect()
+
+
 class Exporter:
     """An object that hands an array on by `__array_interface__`."""
 
@@ -77,7 +83,6 @@ def values(seen: Any) -> set[float]:
 
 @pytest.mark.parametrize("see", SEEN_BY.values(), ids=SEEN_BY)
 def test_memory_that_somebody_sees_is_not_handed_out(see: Callable[[np.ndarray], Any]) -> None:
-    gc.collect()  # what earlier tests left in cycles would die amid this one
     memory.release()
     before, array = memory.stats(), filled(1)
     address, seen = array.ctypes.data, see(array)
