@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "convert": {"device"},
     "kernels": {"memory", "threads", "device", "environment", "__version__"},  # the latter two name the machine
     "autograd": {"anomaly", "kernels", "memory", "device"},
-    "ops": {"autograd", "kernels", "device"},
+    "ops": {"autograd", "kernels", "memory", "device"},
     "inplace": {"ops", "autograd", "kernels", "convert", "device"},
     "tensor": {"inplace", "ops", "autograd", "kernels", "convert", "device"},
     "nn": {"tensor", "ops", "autograd", "convert", "device"},

@@ -26,6 +26,7 @@ from ..kernels import (
     relu_grad,
 )
 from ..kernels import group_norm as group_norm_kernel
+from ..memory import copy
 from ..modes import is_anomaly_enabled
 from .checks import as_tensor, check_float, check_parameters, integers
 from .elementwise import add as add_op
@@ -235,7 +236,8 @@ def fold_batch_norm(
             return None
         w, mean, variance, scale, shift, *b = (t.data.astype(np.float64) for t in tensors)
         a = scale * (variance + eps) ** -0.5
-        return wrap((w * a).astype(weight.dtype)), wrap((sum(b, -mean) * a + shift).astype(weight.dtype))
+        # copied to memory in large pages: with one image, weights are read once for each, and looking up pages shows
+        return wrap(copy((w * a).astype(weight.dtype))), wrap((sum(b, -mean) * a + shift).astype(weight.dtype))
 
     w, m, v, g, s = weight.version, running_mean.version, running_var.version, gamma.version, beta.version
     b = None if bias is None else (bias.version, bias.version.count)

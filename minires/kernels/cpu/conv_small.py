@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ...device import Array
-from ...memory import empty
+from ...memory import copy, empty
 from ..dispatch import Accepts, variant
 from ..kept import kept
 from ..portable.conv import ConvGeometry, conv2d
@@ -178,7 +178,7 @@ def conv2d_small_im2col(
 
     def make() -> Callable[[Space], Run]:
         few = windows(x.shape, w.shape, geometry) <= FEW
-        turned = kept(w, "turned", lambda: np.ascontiguousarray(w.reshape(-1, w.shape[3]).T)) if few else None
+        turned = kept(w, "turned", lambda: copy(w.reshape(-1, w.shape[3]).T)) if few else None
         return partial(plan_im2col, x.shape, w.shape, geometry, turned, w.dtype)
 
     return planned(w, (x.shape, geometry), make)(x, w, bias, add, relu)
