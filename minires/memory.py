@@ -29,7 +29,7 @@ import numpy as np
 
 T = TypeVar("T")
 
-LEAST = 1 << 18  # bytes: smaller arrays come from NumPy, whose allocator keeps small memory itself
+LEAST = 1 << 18  # bytes: arrays of no more come from NumPy, whose allocator keeps small memory itself
 PAGE = 1 << 12  # arrays begin on a page, and so on a cache line: AVX-512 loads across two cost up to a third more
 REGION = 1 << 26  # glibc maps what is larger than 32 MB by itself, and so gives all of it back
 PATIENCE = 256
@@ -173,7 +173,7 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """Like np.empty, from memory that was used before if it is large."""
     dtype = np.dtype(dtype)
     nbytes = math.prod(shape) * dtype.itemsize
-    piece = _pool.do(_pool.take, nbytes) if nbytes >= LEAST else None
+    piece = _pool.do(_pool.take, nbytes) if nbytes > LEAST else None
     return np.empty(shape, dtype) if piece is None else np.asarray(Block(piece, tuple(map(int, shape)), dtype))
 
 

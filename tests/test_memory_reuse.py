@@ -102,9 +102,9 @@ def test_memory_that_somebody_sees_is_not_handed_out(see: Callable[[np.ndarray],
 
 def test_small_arrays_are_numpys() -> None:
     before = memory.stats()
-    small = [memory.empty(shape, np.float32) for shape in [(), (0,), (3, 4), (1 << 16 - 1,)]]
+    small = [memory.empty(shape, np.float32) for shape in [(), (0,), (3, 4), (1 << 16,)]]
     assert memory.stats() == before
-    assert [a.shape for a in small] == [(), (0,), (3, 4), (1 << 16 - 1,)]
+    assert [a.shape for a in small] == [(), (0,), (3, 4), (1 << 16,)]
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int64, np.bool_, np.complex128])
