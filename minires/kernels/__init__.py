@@ -15,6 +15,7 @@ from .dispatch import registry as registry
 from .dispatch import use as use
 from .dispatch import variant as variant
 from .kept import fixed as fixed
+from .kept import forget as forget
 from .kept import kept_at as kept_at
 from .portable.activation import gelu as gelu
 from .portable.activation import gelu_grad as gelu_grad

@@ -60,9 +60,14 @@ def kept(array: Array, name: Hashable, make: Callable[[], Any]) -> Any:
     """`make()`, or what it gave when it was called last for this array, version and name."""
     told = _fixed.get()
     if told is None or told[0] is not array:
-        _kept.pop(id(array), None)
+        forget(array)
         return make()
     return kept_at(told[1], array, name, make)
+
+
+def forget(array: Array) -> None:
+    """Let go what is kept of an array."""
+    _kept.pop(id(array), None)
 
 
 def kept_at(version: object, array: Array, name: Hashable, make: Callable[[], Any]) -> Any:

@@ -20,6 +20,7 @@ from ..kernels import (
     batch_norm_grad,
     batch_norm_relu_grad,
     batch_norm_statistics,
+    forget,
     group_norm_grad,
     kept_at,
     quiet,
@@ -228,6 +229,7 @@ def fold_batch_norm(
     where a gradient may be wanted, under detect_anomaly, and in float16, which would lose digits of the weights.
     """
     if is_grad_enabled() or is_anomaly_enabled() or gamma is None or beta is None:
+        forget(running_var.data)
         return None
 
     def fold() -> tuple[Any, Any] | None:
@@ -251,6 +253,7 @@ def _move(running: Any, batch: Any, momentum: float, factor: float = 1.0) -> Non
         running.data *= 1 - momentum
         running.data += momentum * factor * batch.data
     running.version.count += 1
+    forget(running.data)  # what evaluation folded; in training it is memory for nothing
 
 
 def _enough(input: Any, channels: int) -> Any:

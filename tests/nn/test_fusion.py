@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import minires
 from minires import Tensor, models, nn, no_grad, optim
 from minires.autograd import detect_anomaly
+from minires.kernels import kept
 from minires.nn import conv_norm, fusion
 from minires.ops.norm import fold_batch_norm
 from tests.helpers import TOLERANCES, assert_f32, assert_f64
@@ -160,6 +162,20 @@ def test_folded_once(x: np.ndarray) -> None:
     assert first is second
     assert other is not first
     assert [t.requires_grad for t in first] == [False, False]
+
+
+def test_training_lets_go_of_what_evaluation_kept(x: np.ndarray) -> None:
+    """In training mode; and where only gradients are wanted, with batch norm as in evaluation."""
+    kept._kept.clear()
+    for mode in (nn.Module.train, nn.Module.eval):
+        net = nn.Sequential(*drawn())
+        with no_grad():
+            net(x)
+        assert len(kept._kept) == 2  # the folded weights, and what a kernel made of them
+        mode(net)
+        net(x)
+        gc.collect()
+        assert not kept._kept
 
 
 def half(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
