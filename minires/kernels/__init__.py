@@ -1,6 +1,7 @@
 """Kernels: functions on raw arrays. `portable` defines what is right; the other folders hold faster variants."""
 
 from . import cpu as cpu
+from . import cuda as cuda
 from .choice import get_precision as get_precision
 from .choice import get_tuning as get_tuning
 from .choice import precision as precision

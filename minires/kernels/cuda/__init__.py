@@ -1,0 +1,6 @@
+"""Variants for CuPy arrays: our own CUDA kernels, `.cu`, with the launchers beside them. Importing registers them.
+
+CuPy is imported at the first launch, never before.
+"""
+
+from . import norm as norm

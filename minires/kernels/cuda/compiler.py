@@ -1,0 +1,223 @@
+"""From a `.cu` file to a kernel that can be launched: NVRTC, a cache of what it made, and a check of the arguments.
+
+NVRTC compiles for an architecture without asking for a device, so that tests compile every file for all of them. What
+it made is kept on disk under a name that holds everything it depends on: sources, options, architecture, NVRTC's
+version.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import re
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import DeviceError
+from ...files import publish
+
+FOLDER = Path(__file__).parent
+OPTIONS = ("-std=c++17", "--restrict", "--ptxas-options=-v")
+THREADS = 256  # of a block, where a source says THREADS
+PARTS = 512  # of the rows, at most: enough blocks to fill a GPU, and few enough sums for one block to add up
+SCALARS = {
+    "int": np.int32,
+    "unsigned": np.uint32,
+    "long long": np.int64,
+    "float": np.float32,
+    "double": np.float64,
+}
+ELEMENTS = {**SCALARS, "unsigned char": np.uint8, "bool": np.bool_}
+
+_KERNEL = re.compile(r'extern "C" __global__ void(?: __launch_bounds__\(\w+\))? (\w+)\(([^)]*)\)')
+_INCLUDE = re.compile(r'^#include "([\w.]+)"$', re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A kernel's parameter: a pointer to elements of a type, a number of a type, or a struct (dtype None)."""
+
+    name: str
+    dtype: Any
+    is_pointer: bool
+
+    def argument(self, kernel: str, value: Any) -> Any:
+        """A value as the launch takes it. Raises DeviceError for an array of another type, or not contiguous."""
+        if not self.is_pointer:
+            return value if self.dtype is None else self.dtype(value)
+        if value is None:
+            return np.uint64(0)  # a null pointer
+        if value.dtype != self.dtype or not value.flags.c_contiguous:
+            contiguous = "" if value.flags.c_contiguous else ", not contiguous"
+            raise DeviceError(
+                f"{kernel}: {self.name} must be contiguous {np.dtype(self.dtype)}, "
+                f"not {value.dtype} {value.shape}{contiguous}"
+            )
+        return value
+
+
+def stems() -> list[str]:
+    """The names of all `.cu` files."""
+    return sorted(path.stem for path in FOLDER.glob("*.cu"))
+
+
+def source(stem: str) -> str:
+    """The text of a `.cu` file."""
+    return (FOLDER / f"{stem}.cu").read_text(encoding="utf-8")
+
+
+def headers(text: str) -> dict[str, str]:
+    """The headers that a source includes, and those that these include: name -> text."""
+    found: dict[str, str] = {}
+    waiting = _INCLUDE.findall(text)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found[name] = (FOLDER / name).read_text(encoding="utf-8")
+            waiting += _INCLUDE.findall(found[name])
+    return dict(sorted(found.items()))
+
+
+def fingerprint(stem: str) -> str:
+    """SHA-256 of a `.cu` file and its headers."""
+    text = source(stem)
+    return hashlib.sha256("\0".join([text, *headers(text).values()]).encode()).hexdigest()
+
+
+def parameters(text: str) -> dict[str, list[Parameter]]:
+    """The kernels of a source, and what each takes."""
+    return {name: [_parameter(part) for part in arguments.split(",")] for name, arguments in _KERNEL.findall(text)}
+
+
+def _parameter(declaration: str) -> Parameter:
+    words = re.sub(r"\bconst\b|__restrict__", "", declaration).replace("*", " * ").split()
+    is_pointer, name = "*" in words, words[-1]
+    kind = " ".join(word for word in words[:-1] if word != "*")
+    return Parameter(name, (ELEMENTS if is_pointer else SCALARS).get(kind), is_pointer)
+
+
+def architecture(compute_capability: str) -> str:
+    """The target for a device: "90" is compiled as sm_90a, for what only that generation has."""
+    return f"sm_{compute_capability}{'a' if compute_capability == '90' else ''}"
+
+
+def compile_cubin(text: str, name: str, arch: str, width: int) -> tuple[bytes, str]:
+    """The machine code of a source for an architecture, and the compiler's log. `width` is the source's V.
+
+    Raises DeviceError with the log.
+    """
+    from cupy.cuda import nvrtc
+
+    included = headers(text)
+    program = nvrtc.createProgram(text, name, tuple(included.values()), tuple(included))
+    try:
+        try:
+            nvrtc.compileProgram(program, (*OPTIONS, f"-DV={width}", f"-arch={arch}"))
+        except nvrtc.NVRTCError as error:
+            log = nvrtc.getProgramLog(program)
+            raise DeviceError(
+                f"{name} does not compile for {arch} with NVRTC {_version()} ({error}); "
+                f"a GPU newer than this NVRTC needs a newer CuPy or nvidia-cuda-nvrtc:\n{log}"
+            ) from None
+        # some versions of CuPy cut the last byte of what NVRTC made; one more does no harm
+        return nvrtc.getCUBIN(program) + b"\0", nvrtc.getProgramLog(program)
+    finally:
+        nvrtc.destroyProgram(program)
+
+
+def _version() -> str:
+    from cupy.cuda import nvrtc
+
+    return ".".join(map(str, nvrtc.getVersion()))
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept: MINIRES_CACHE, or minires in the user's folder for caches."""
+    given = os.environ.get("MINIRES_CACHE")
+    return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minires"
+
+
+def cached_cubin(stem: str, arch: str, width: int) -> Path:
+    """The file that holds a stem's machine code, compiled now if it is not there."""
+    key = "\0".join([fingerprint(stem), *OPTIONS, arch, str(width), _version()])
+    path = cache_folder() / f"{stem}-{width}-{arch}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.cubin"
+    if not path.exists():
+        code, _ = compile_cubin(source(stem), f"{stem}.cu", arch, width)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.stem, delete=False) as file:
+            file.write(code)
+            publish(file, path)  # type: ignore[arg-type]
+    return path
+
+
+@functools.cache
+def _functions(stem: str, device: int, width: int) -> dict[str, tuple[Any, list[Parameter]]]:
+    """A stem's kernels on a device, and what each takes."""
+    import cupy
+
+    arch = architecture(cupy.cuda.Device(device).compute_capability)
+    for attempt in range(2):
+        path = cached_cubin(stem, arch, width)
+        try:
+            module = cupy.RawModule(path=str(path))
+            return {name: (module.get_function(name), takes) for name, takes in parameters(source(stem)).items()}
+        except Exception as error:  # something has damaged the file: make it anew, once
+            if attempt:
+                raise DeviceError(f"{stem}.cu was compiled into {path}, but cannot be loaded: {error}") from error
+            path.unlink(missing_ok=True)
+    raise AssertionError
+
+
+@functools.cache
+def _current_device() -> Callable[[], int]:
+    import cupy
+
+    return cupy.cuda.runtime.getDevice
+
+
+def launch(stem: str, name: str, grid: Sequence[int], threads: int, *arguments: Any, width: int = 1) -> None:
+    """Queue a kernel of a `.cu` file: `grid` blocks of `threads` threads. `width` is the source's V.
+
+    Raises DeviceError for arguments that are not the kernel's.
+    """
+    function, takes = _functions(stem, _current_device()(), width)[name]
+    if len(takes) != len(arguments):
+        raise DeviceError(f"{name} takes {', '.join(p.name for p in takes)}, not {len(arguments)} arguments")
+    values = tuple(p.argument(name, value) for p, value in zip(takes, arguments, strict=True))
+    function(tuple(grid), (threads,), values)
+
+
+def clear() -> None:
+    """Forget what was loaded: the next launch looks at the files again."""
+    _functions.cache_clear()
+    _current_device.cache_clear()
+
+
+def vector(channels: int, *arrays: Any) -> int:
+    """How many floats a thread loads at once, a source's V: 4 where rows and addresses allow it, else 1."""
+    aligned = all(a is None or a.data.ptr % 16 == 0 for a in arrays)
+    return 4 if channels % 4 == 0 and aligned else 1
+
+
+def blocks(work: int, threads: int = THREADS) -> int:
+    """Blocks of `threads` threads for `work` items, one each."""
+    return -(-work // threads)
+
+
+def tiles(rows: int, channels: int, width: int) -> tuple[int, int, tuple[int, int]]:
+    """How common.cuh's tiles cover (rows, channels): groups of `width` channels, rows of a part, and the grid.
+
+    It depends on the shape alone, not on the device: sums are the same to the bit on each.
+    """
+    across = -(-channels // width)
+    groups = min(32, 1 << (across - 1).bit_length())
+    columns = -(-across // groups)
+    parts = max(1, min(blocks(rows, 4 * THREADS // groups), PARTS // columns))
+    each = -(-rows // parts)
+    return groups, each, (-(-rows // each), columns)
