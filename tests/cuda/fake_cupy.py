@@ -297,8 +297,9 @@ class NVRTCError(RuntimeError):
 
 
 class _Program:
-    def __init__(self, text: str, name: str, headers: tuple[str, ...], names: tuple[str, ...]) -> None:
-        self.text, self.headers = text, dict(zip(names, headers, strict=True))
+    def __init__(self, text: str, name: str, headers: tuple[bytes, ...], names: tuple[bytes, ...]) -> None:
+        self.text = text
+        self.headers = {name.decode(): header.decode() for name, header in zip(names, headers, strict=True)}
         self.log, self.library = "", b""
 
 

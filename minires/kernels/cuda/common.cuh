@@ -56,19 +56,20 @@ struct Tile {
     }
 };
 
-// The sum of `parts` numbers, `row` apart, of each of 32 columns, by a block of 32 x 32 threads, in a fixed order.
+// The sum of `parts` numbers, `row` apart, of each of 32 columns, by a block of THREADS threads, in a fixed order.
 __device__ inline double sum_parts(const double* part, int parts, long long row, bool inside) {
-    __shared__ double sums[32][33];
-    int column = threadIdx.x % 32, lane = threadIdx.x / 32;
+    const int lanes = THREADS / 32;
+    __shared__ double sums[THREADS];
+    int lane = threadIdx.x / 32;
     double total = 0;
     if (inside)
-        for (int p = lane; p < parts; p += 32) total += part[p * row];
+        for (int p = lane; p < parts; p += lanes) total += part[p * row];
     __syncthreads(); // the sum before may still be read
-    sums[lane][column] = total;
+    sums[threadIdx.x] = total;
     __syncthreads();
-    for (int half = 16; half > 0; half /= 2) {
-        if (lane < half) sums[lane][column] += sums[lane + half][column];
+    for (int half = lanes / 2; half > 0; half /= 2) {
+        if (lane < half) sums[threadIdx.x] += sums[threadIdx.x + 32 * half];
         __syncthreads();
     }
-    return sums[0][column];
+    return sums[threadIdx.x % 32];
 }

@@ -114,7 +114,7 @@ def compile_cubin(text: str, name: str, arch: str, width: int) -> tuple[bytes, s
     """
     from cupy.cuda import nvrtc
 
-    included = headers(text)
+    included = {name.encode(): header.encode() for name, header in headers(text).items()}
     program = nvrtc.createProgram(text, name, tuple(included.values()), tuple(included))
     try:
         try:

@@ -24,8 +24,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) batch_norm_sums(
     t.sum_lanes(squares, mine + C);
 }
 
-// A block of 1024 threads finishes 32 channels.
-extern "C" __global__ void __launch_bounds__(1024) batch_norm_finish(
+// A block finishes 32 channels.
+extern "C" __global__ void __launch_bounds__(THREADS) batch_norm_finish(
     const double* part, const float* x, float* hi, float* lo, float* variance, float* invstd, int parts, long long M,
     int C, double eps
 ) {
@@ -94,8 +94,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) batch_norm_grad_sums(
     t.sum_lanes(products, mine + C);
 }
 
-// ggamma, gbeta, and b, c with gx = gamma * invstd * g + b * (x - hi) + c. A block of 1024 threads finishes 32 channels.
-extern "C" __global__ void __launch_bounds__(1024) batch_norm_grad_finish(
+// ggamma, gbeta, and b, c with gx = gamma * invstd * g + b * (x - hi) + c. A block finishes 32 channels.
+extern "C" __global__ void __launch_bounds__(THREADS) batch_norm_grad_finish(
     const double* part, const float* lo, const float* invstd, const float* gamma, float* ggamma, float* gbeta, float* b,
     float* c, int parts, long long M, int C
 ) {
