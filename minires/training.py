@@ -20,18 +20,20 @@ from .cli import exit_code as exit_code
 from .cli import natural as natural
 from .cli import positive as positive
 from .errors import ArgumentError, DataError
-from .kernels import get_precision, set_precision, set_tuning
+from .kernels import PRECISIONS, get_precision, set_precision, set_tuning
 from .nn import Module
 from .ops import cross_entropy
 from .tensor import Tensor
 
 
 def add_kernel_options(parser: argparse.ArgumentParser) -> None:
-    """--threads, --precision and --tune, for `set_kernel_options`."""
+    """--threads, --precision, --tf32 and --tune, for `set_kernel_options`."""
     add = parser.add_argument
     add("--threads", type=positive, help="threads of kernels and BLAS (default: MINIRES_NUM_THREADS, or all cores)")
     precision = get_precision()
-    add("--precision", choices=("exact", "fast"), default=precision, help="of convolutions (default %(default)s)")
+    add("--precision", choices=PRECISIONS, default=precision, help="of convolutions (default %(default)s)")
+    tf32 = "on a GPU, products of numbers rounded to 10 bits on tensor cores: --precision tf32"
+    add("--tf32", action="store_const", const="tf32", dest="precision", help=tf32)
     tune = "measure which kernel is the fastest for each shape, and remember it, in FILE also for later runs"
     add("--tune", nargs="?", const="", metavar="FILE", help=tune)
 

@@ -2,6 +2,7 @@
 
 from . import cpu as cpu
 from . import cuda as cuda
+from .choice import PRECISIONS as PRECISIONS
 from .choice import get_precision as get_precision
 from .choice import get_tuning as get_tuning
 from .choice import precision as precision
@@ -72,6 +73,7 @@ from .portable.optim import adamw_ as adamw_
 from .portable.optim import power_sum as power_sum
 from .portable.optim import scale_ as scale_
 from .portable.optim import sgd_ as sgd_
+from .portable.optim import sgd_foreach_ as sgd_foreach_
 from .portable.pool import adaptive_avg_pool2d as adaptive_avg_pool2d
 from .portable.pool import adaptive_avg_pool2d_grad as adaptive_avg_pool2d_grad
 from .portable.pool import adaptive_max_pool2d as adaptive_max_pool2d

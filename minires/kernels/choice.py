@@ -24,7 +24,7 @@ from .. import threads
 from ..errors import ArgumentError
 from ..files import publish
 
-PRECISIONS = ("exact", "fast")
+PRECISIONS = ("exact", "fast", "tf32")  # each allows what those before it do
 ROUNDS = 3  # turns of a candidate
 TURN = 0.05  # seconds of a turn: for the first half, threads of the one before may still wait in loops for more work
 SLOWER = 1.5  # a candidate this many times slower than the best in the first round is out
@@ -48,7 +48,7 @@ class Choice(NamedTuple):
 def check_precision(precision: str, source: str) -> str:
     """`precision`, if it is one; else ArgumentError that begins with `source`."""
     if precision not in PRECISIONS:
-        raise ArgumentError(f"{source}: the precision is 'exact' or 'fast', not {precision!r}")
+        raise ArgumentError(f"{source}: the precision is 'exact', 'fast' or 'tf32', not {precision!r}")
     return precision
 
 
@@ -57,14 +57,15 @@ def set_precision(precision: str) -> None:
 
     "exact": only what is as near to the true result as a plain sum of products in float32. "fast", the default: also
     Winograd's F(4x4, 3x3), whose results are within 1e-4 (largest error) and 5e-6 (rms) of the output's rms. Starts as
-    MINIRES_PRECISION. Raises ArgumentError for any other name.
+    MINIRES_PRECISION. "tf32": on a GPU also tensor cores, which round x and w to 10 bits behind the point: within 4e-3
+    and 5e-4. Raises ArgumentError for any other name.
     """
     global _everywhere
     _everywhere = check_precision(precision, "set_precision")
 
 
 def get_precision() -> str:
-    """The precision that holds here: "exact" or "fast"."""
+    """The precision that holds here: "exact", "fast" or "tf32"."""
     return _here.get() or _everywhere
 
 

@@ -134,7 +134,7 @@ class Kernel:
         remembered, hashable = self.remembered, True
         try:
             decision = remembered.get(key)
-        except TypeError:  # an argument without a hash, such as a list
+        except TypeError:  # an argument without a hash, such as a dict
             decision, hashable = None, False
         if decision is None:
             decision = self._decide(key, args, kwargs)
@@ -146,8 +146,8 @@ class Kernel:
 
     def candidates(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], precision: str) -> list[Variant]:
         """The variants that may run for these arguments, in the order in which they were registered."""
-        allowed = (v for v in self.variants if v.precision == "exact" or precision == "fast")
-        return [v for v in allowed if v.takes(args, kwargs)]
+        allowed = choice.PRECISIONS[: choice.PRECISIONS.index(precision) + 1]
+        return [v for v in self.variants if v.precision in allowed and v.takes(args, kwargs)]
 
     def _decide(self, key: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Decision:
         (wanted, precision, count, tuner, _), arrays = key[0], _arrays(args, kwargs)
@@ -166,13 +166,14 @@ class Kernel:
                 for v in candidates
                 if seconds[v.name] < math.inf  # the others are for want of better ones
             }
-            if tuner is not None and len(calls) > 1 and not self.in_place:
+            on_cpu = all(map(_is_numpy, arrays))  # a GPU's kernels are only queued when a call returns
+            if tuner is not None and len(calls) > 1 and not self.in_place and on_cpu:
                 call = f"{self.name}({self._arguments(key)}), precision {precision}, {count} threads"
                 times = tuner.times(call, calls)
                 if times is not None:
                     chosen, how, seconds = self.find(choice.fastest(times)), "measured", times
                 lasts = not threads.is_nested()  # where nothing is measured
-        widen = chosen is self.portable and any(map(_is_half, arrays))
+        widen = chosen is self.portable and any(map(_is_half, (*args, *kwargs.values())))
         return Decision(chosen.name, self._in_float32 if widen else chosen.function, how, seconds, lasts)
 
     def _forced(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Variant:
@@ -241,7 +242,7 @@ def variant(
     `suits` and `cost` get the kernel's arguments: whether the variant can take them (beyond `accepts`), and about how
     many seconds it needs (math.inf: only for want of another). They may look at shapes, dtypes, contiguity, at what is
     no array, and at whether an array is fixed (kept.py). The first line of `suits`'s docstring tells users what the
-    variant takes. `precision="fast"` keeps it from "exact" runs.
+    variant takes. `precision` is the first setting that allows it: "fast" keeps it from "exact" runs.
 
     Raises ArgumentError, at import, if the name or the signature is not the kernel's.
     """
@@ -300,8 +301,15 @@ def _is_array(value: Any) -> bool:
     return hasattr(value, "dtype") and hasattr(value, "shape")
 
 
+def _is_numpy(array: Any) -> bool:
+    return isinstance(array, np.ndarray)
+
+
 def _arrays(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
-    return [value for value in (*args, *kwargs.values()) if _is_array(value)]
+    """The arrays among the arguments, and those in lists."""
+    values = [*args, *kwargs.values()]
+    listed = (value for values_ in values if isinstance(values_, list) for value in values_)
+    return [value for value in (*values, *listed) if _is_array(value)]
 
 
 def _is_half(value: Any) -> bool:
@@ -312,7 +320,7 @@ def _seen(value: Any) -> Any:
     """What a choice may depend on: of an array its kind alone."""
     if _is_array(value):
         return value.dtype, value.shape, value.flags.c_contiguous, device_of(value)
-    return value
+    return tuple(map(_seen, value)) if isinstance(value, list) else value
 
 
 def _described(seen: Any) -> str:

@@ -19,7 +19,7 @@ class Optimizer:
     """Base of the optimizers: `param_groups` holds parameters with their settings, `state` what a step keeps of each.
 
     `params` is an iterable of parameters, or of dicts {"params": ..., setting: value} that override the defaults. A
-    subclass gives `update`. What it keeps in a parameter's state are arrays of the parameter's shape, made by
+    subclass gives `update`, or `update_group` where it can do all parameters at once. What it keeps in a parameter's state are arrays of the parameter's shape, made by
     `zeros_like`, and numbers.
     """
 
@@ -68,6 +68,11 @@ class Optimizer:
         """One step of a parameter that has a gradient, written into its array and its state."""
         raise NotImplementedError
 
+    def update_group(self, params: list[Any], settings: dict[str, Any]) -> None:
+        """One step of a group's parameters, all of which have gradients."""
+        for p in params:
+            self.update(p, self.state.setdefault(p, {}), settings)
+
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients, or set them to zero."""
         zero_grad(self._parameters(), set_to_none)
@@ -83,11 +88,11 @@ class Optimizer:
                 loss = closure()
         for group in self.param_groups:
             settings = {name: python_number(group[name]) for name in self.defaults}
-            for p in group["params"]:
-                if p.grad is not None:
-                    with quiet():
-                        self.update(p, self.state.setdefault(p, {}), settings)
-                    p.version.count += 1
+            params = [p for p in group["params"] if p.grad is not None]
+            with quiet():
+                self.update_group(params, settings)
+            for p in params:
+                p.version.count += 1
         return loss
 
     def _parameters(self) -> list[Any]:

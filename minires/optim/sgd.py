@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..errors import ArgumentError
-from ..kernels import sgd_
+from ..kernels import sgd_foreach_
 from .optimizer import Optimizer, check_not_negative, zeros_like
 
 
@@ -39,9 +39,15 @@ class SGD(Optimizer):
         if settings["nesterov"] and (settings["momentum"] <= 0 or settings["dampening"] != 0):
             raise ArgumentError("SGD: Nesterov momentum requires a momentum and zero dampening")
 
-    def update(self, p: Any, state: dict[str, Any], settings: dict[str, Any]) -> None:
-        if settings["momentum"] and "momentum_buffer" not in state:
-            state["momentum_buffer"] = zeros_like(p)
-            settings = {**settings, "dampening": 0.0}
-        velocity = state["momentum_buffer"] if settings["momentum"] else None
-        sgd_(p.data, p.grad.data, velocity, **settings)
+    def update_group(self, params: list[Any], settings: dict[str, Any]) -> None:
+        new = [p for p in params if settings["momentum"] and "momentum_buffer" not in self.state.get(p, {})]
+        for p in new:
+            self.state.setdefault(p, {})["momentum_buffer"] = zeros_like(p)
+        self._step(new, {**settings, "dampening": 0.0})
+        first = set(new)
+        self._step([p for p in params if p not in first], settings)
+
+    def _step(self, params: list[Any], settings: dict[str, Any]) -> None:
+        if params:
+            velocities = [self.state[p]["momentum_buffer"] for p in params] if settings["momentum"] else None
+            sgd_foreach_([p.data for p in params], [p.grad.data for p in params], velocities, **settings)

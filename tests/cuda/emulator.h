@@ -1,8 +1,9 @@
 // CUDA on a CPU: one fiber for each thread of a block, blocks one after another. A kernel's source is included as it is.
 //
 // What it finds: results that depend on the order in which threads run (a missing barrier), reads of shared memory that
-// nobody wrote (it begins as NaN), barriers that some threads do not reach. With the address sanitizer: accesses outside
-// of an array. What it does not know: timing, caches, memory order within a warp, banks.
+// nobody wrote (it begins as NaN), barriers that some threads do not reach, vectors at addresses that are none. With the
+// address sanitizer: accesses outside of an array. What it does not know: timing, caches, memory order within a warp,
+// banks.
 #pragma once
 #include <setjmp.h>
 #include <stdint.h>
@@ -143,7 +144,8 @@ inline bool run_block(int count, Schedule schedule, std::mt19937& random) {
                 if (fibers[i]->state == AT_BLOCK_BARRIER) fibers[i]->state = RUNNING;
             any = true;
         }
-        if (!any) return false;
+        if (!any) error = "deadlock: some threads wait where others never come";
+        if (error) return false;
     }
 }
 
@@ -161,7 +163,6 @@ inline int run(dim3 g, dim3 b, std::function<void()> f, int schedule, unsigned s
         block_index.x = i % g.x, block_index.y = i / g.x % g.y, block_index.z = i / g.x / g.y;
         shared.clear();
         if (!run_block(count, (Schedule)schedule, random)) {
-            error = "deadlock: some threads wait where others never come";
             for (Fiber* f : fibers) delete f; // their threads stand in the middle of a kernel
             fibers.clear();
             return 1;
@@ -189,6 +190,12 @@ template <class T> T exchange(T value, int lane) {
 }
 
 } // namespace emulator
+
+// Called before an access that is not aligned, by what -fsanitize=alignment puts there: on a GPU it ends the program.
+extern "C" __attribute__((visibility("hidden"))) void __ubsan_handle_type_mismatch_v1(void*, void*) {
+    emulator::error = "misaligned: a vector's address must be a multiple of its size";
+    emulator::wait(emulator::DONE);
+}
 
 #define threadIdx (dim3{emulator::current->x, 0, 0})
 #define blockIdx emulator::block_index

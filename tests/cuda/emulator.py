@@ -19,7 +19,11 @@ import numpy as np
 HERE = Path(__file__).parent
 SCHEDULES = ("forward", "backward", "random", "greedy", "greedy backward")  # as emulator.h numbers them
 COMPILER = shutil.which("g++")
-FLAGS = ("-std=c++17", "-O2", "-ffp-contract=off", "-U_FORTIFY_SOURCE", "-w", "-fPIC", "-shared")
+# no unique symbols: libraries would share what is inline, the fibers and the shared memory of another V
+FLAGS = (
+    "-std=c++17", "-O2", "-ffp-contract=off", "-U_FORTIFY_SOURCE", "-w", "-fPIC", "-fno-gnu-unique",
+    "-fsanitize=alignment",
+)  # fmt: skip
 SANITIZER = ("-fsanitize=address", "-g", "-O1")
 BUILDS = Path(tempfile.gettempdir()) / f"minires-emulator-{os.getuid()}"
 
@@ -52,7 +56,8 @@ def build(text: str, headers: Mapping[str, str], defines: tuple[str, ...] = ()) 
     )
     sources = [(HERE / "emulator.h").read_text(), text.replace("#pragma once", ""), *map(_entry, *_kernels(text))]
     sources.append('extern "C" const char* emulator_error() { return emulator::error; }')
-    flags = [*FLAGS, *(SANITIZER if "MINIRES_SANITIZE" in os.environ else ()), *defines]
+    sanitizer = SANITIZER if "MINIRES_SANITIZE" in os.environ else ()
+    flags = [*FLAGS, *sanitizer, *defines]
     code = "\n".join(sources)
     key = hashlib.sha256("\0".join([code, *flags]).encode()).hexdigest()[:24]
     library = BUILDS / f"{key}.so"
@@ -60,13 +65,18 @@ def build(text: str, headers: Mapping[str, str], defines: tuple[str, ...] = ()) 
         BUILDS.mkdir(exist_ok=True)
         assert COMPILER is not None
         with tempfile.TemporaryDirectory(dir=BUILDS) as folder:
-            source, made = Path(folder) / "kernels.cpp", Path(folder) / "kernels.so"
-            source.write_text(code)
-            run = subprocess.run([COMPILER, *flags, str(source), "-o", str(made)], capture_output=True, text=True)
-            if run.returncode:
-                raise BuildError(run.stderr)
-            os.replace(made, library)
+            source, made, linked = (str(Path(folder) / f"kernels.{end}") for end in ("cpp", "o", "so"))
+            Path(source).write_text(code)
+            _run(COMPILER, *flags, "-c", source, "-o", made)
+            _run(COMPILER, *sanitizer, "-shared", made, "-o", linked)
+            os.replace(linked, library)
     return library.read_bytes()
+
+
+def _run(*command: str) -> None:
+    run = subprocess.run(command, capture_output=True, text=True)
+    if run.returncode:
+        raise BuildError(run.stderr)
 
 
 def _merged(text: str, headers: dict[str, str]) -> str:

@@ -98,7 +98,7 @@ def test_precision_begins_fast_and_can_be_set_outside(tmp_path: Path) -> None:
     assert python(state, MINIRES_TUNE_CACHE="x").stdout == "precision fast, kernels measured fast True\n"
     assert python(state, MINIRES_TUNE_CACHE="x", MINIRES_TUNE="0").stdout == "precision fast fast False\n"
     wrong = python(state, MINIRES_PRECISION="half").stderr.splitlines()[-1]
-    assert wrong.endswith("ArgumentError: MINIRES_PRECISION: the precision is 'exact' or 'fast', not 'half'")
+    assert wrong.endswith("ArgumentError: MINIRES_PRECISION: the precision is 'exact', 'fast' or 'tf32', not 'half'")
     assert python(state, MINIRES_TUNE="yes").stderr.splitlines()[-1].endswith("MINIRES_TUNE must be 0 or 1, not 'yes'")
 
 
@@ -144,9 +144,9 @@ def test_a_block_of_precision_ends_with_an_error_and_may_decorate() -> None:
 
 @pytest.mark.parametrize("wrong", ["Fast", "", "float16", None, 3])
 def test_a_wrong_precision_is_refused(wrong: Any, fake: Any) -> None:
-    with pytest.raises(ArgumentError, match=f"set_precision: the precision is 'exact' or 'fast', not {wrong!r}"):
+    with pytest.raises(ArgumentError, match=f"set_precision: the precision is 'exact', 'fast' or 'tf32', not {wrong!r}"):
         minires.set_precision(wrong)
-    with pytest.raises(ArgumentError, match=f"precision: the precision is 'exact' or 'fast', not {wrong!r}"):
+    with pytest.raises(ArgumentError, match=f"precision: the precision is 'exact', 'fast' or 'tf32', not {wrong!r}"):
         kernels.precision(wrong).__enter__()
     with pytest.raises(ArgumentError, match=f"variant of fake: the precision is .* not {wrong!r}"):
         fake(a={"precision": wrong})
@@ -216,7 +216,7 @@ def test_a_variant_registered_later_is_seen(fake: Any) -> None:
 
 def test_arguments_without_a_hash_are_chosen_for_each_time(fake: Any) -> None:
     f = fake(a={"suits": lambda x, geometry=None, bias=None: not geometry})
-    assert (f(X, []), f(X, [1]), f(X, [])) == ("a", "portable", "a")
+    assert (f(X, {}), f(X, {1: 1}), f(X, {})) == ("a", "portable", "a")
     assert fake.rows() == []
 
 

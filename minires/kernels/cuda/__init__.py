@@ -3,4 +3,6 @@
 CuPy is imported at the first launch, never before.
 """
 
+from . import conv as conv
 from . import norm as norm
+from . import optim as optim

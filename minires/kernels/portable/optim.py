@@ -38,6 +38,24 @@ def sgd_(
 
 
 @kernel
+def sgd_foreach_(
+    weights: list[Array],
+    gradients: list[Array],
+    velocities: list[Array] | None,
+    lr: float,
+    momentum: float,
+    dampening: float,
+    weight_decay: float,
+    nesterov: bool,
+    maximize: bool,
+) -> None:
+    """sgd_ of each weight by its gradient and, with momentum, its velocity."""
+    for i, (w, g) in enumerate(zip(weights, gradients, strict=True)):
+        velocity = None if velocities is None else velocities[i]
+        sgd_(w, g, velocity, lr, momentum, dampening, weight_decay, nesterov, maximize)
+
+
+@kernel
 def adamw_(
     w: Array,
     g: Array,
