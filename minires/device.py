@@ -83,8 +83,7 @@ def resolve(device: str) -> str:
 
 def to_device(array: Array, device: str) -> Array:
     """The array on `device`: itself if it is there already, else a copy."""
-    device = resolve(device)
-    if device_of(array) == device:
+    if device_of(array) == device or device_of(array) == (device := resolve(device)):
         return array
     if device == "cpu":
         return array.get()

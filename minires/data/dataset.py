@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
 
+from ..device import device_of, resolve, to_device
 from ..errors import ArgumentError, DataError
 from . import identity
-from .transforms import Transform
+from .transforms import Transform, apply
 
 
 class ImageDataset:
@@ -45,7 +47,7 @@ class ImageDataset:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of images and labels as they were when first asked for: equal for equal pixels, whatever the file."""
-        return identity.fingerprint(self.images, self.labels)
+        return identity.fingerprint(to_device(self.images, "cpu"), to_device(self.labels, "cpu"))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -59,13 +61,32 @@ class ImageDataset:
 
     def batch(self, index: np.ndarray, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """The images and labels at `index` (N,), transformed as in `epoch`: what the loader asks for."""
-        images = self.images[index]
-        if self.transform is not None:
-            images = self.transform(images, index, epoch)
-        return images, self.labels[index]
+        index = to_device(index, self.device)
+        transforms = [] if self.transform is None else [self.transform]
+        return apply(transforms, self.images, index, index, epoch), self.labels[index]
+
+    @property
+    def device(self) -> str:
+        """Where images and labels are: "cpu" or "cuda:0"."""
+        return device_of(self.images)
+
+    def to(self, device: str) -> ImageDataset:
+        """This data set with images and labels on a device, in whose memory they must fit; itself if they are there.
+
+        Batches are then made there, with the draws that the CPU would make. Transforms must take the device's arrays:
+        RandomCrop, RandomHorizontalFlip and Normalize do, in one kernel where they follow each other in this order.
+        """
+        if resolve(device) == self.device:
+            return self
+        moved = copy.copy(self)
+        moved.images, moved.labels = to_device(self.images, device), to_device(self.labels, device)
+        return moved
 
     def take(self, count: int | None) -> ImageDataset:
         """The first `count` examples as a data set of the same name; all of them for None. ArgumentError below 1."""
         if count is not None and count < 1:
             raise ArgumentError(f"take: {count} examples; at least 1 is needed")
-        return ImageDataset(self.images[:count], self.labels[:count], self.classes, self.transform, name=self.name)
+        part = copy.copy(self)
+        part.__dict__.pop("fingerprint", None)
+        part.images, part.labels = self.images[:count], self.labels[:count]
+        return part

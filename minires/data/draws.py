@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..kernels import philox4x32
-
-# One number for each use, so that two uses of the same (seed, epoch, index) do not draw alike.
-SHUFFLE, CROP, FLIP, CUTOUT, MIXUP_PAIR, MIXUP_SHARE, CUTMIX_PAIR, CUTMIX_SHARE = range(8)
-
-
-def words(seed: int, epoch: int, index: np.ndarray, use: int) -> np.ndarray:
-    """Four random 32-bit words for each example of `index` (N,), in uint32: (N, 4)."""
-    counter = np.zeros((len(index), 4), np.uint32)
-    counter[:, 0] = np.asarray(index) & 0xFFFFFFFF
-    counter[:, 1] = np.asarray(index, np.uint64) >> np.uint64(32)
-    counter[:, 2] = epoch
-    counter[:, 3] = use
-    return philox4x32(counter, (seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF))
-
-
-def below(word: np.ndarray, n: int) -> np.ndarray:
-    """Random words (N,) as integers in [0, n)."""
-    return (word.astype(np.uint64) * np.uint64(n) >> np.uint64(32)).astype(np.int64)
+from ..kernels.portable.random import CROP as CROP
+from ..kernels.portable.random import CUTMIX_PAIR as CUTMIX_PAIR
+from ..kernels.portable.random import CUTMIX_SHARE as CUTMIX_SHARE
+from ..kernels.portable.random import CUTOUT as CUTOUT
+from ..kernels.portable.random import FLIP as FLIP
+from ..kernels.portable.random import MIXUP_PAIR as MIXUP_PAIR
+from ..kernels.portable.random import MIXUP_SHARE as MIXUP_SHARE
+from ..kernels.portable.random import SHUFFLE as SHUFFLE
+from ..kernels.portable.random import below as below
+from ..kernels.portable.random import words as words
 
 
 def ranks(word: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import is_tensor, wrap
+from ..device import to_device
 from ..errors import ArgumentError, DataError
 from ..threads import alone
 from . import draws
@@ -62,8 +63,12 @@ class DataLoader:
         epoch, self.epoch = self.epoch, self.epoch + 1
         count = len(self.dataset)
         order = draws.permutation(count, self.seed, epoch) if self.shuffle else np.arange(count)
+        on_gpu = getattr(self.dataset, "device", "cpu") != "cpu"
+        if on_gpu:  # once in an epoch; its batches are only queued, so that no thread need be ahead
+            order = to_device(order, self.dataset.device)
         batches = [order[i * self.batch_size : (i + 1) * self.batch_size] for i in range(len(self))]
-        arrays = self._ahead(batches, epoch) if self.num_workers else (self._load(index, epoch) for index in batches)
+        ahead = self.num_workers and not on_gpu
+        arrays = self._ahead(batches, epoch) if ahead else (self._load(index, epoch) for index in batches)
         for batch in arrays:
             yield tuple(wrap(array) for array in batch)
 

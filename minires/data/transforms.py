@@ -8,19 +8,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 
+from ..device import Array
 from ..errors import ArgumentError, DataError, ShapeError
+from ..kernels import Crop, Flip, Scale, augment
 from . import draws
 
-Transform = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
+Transform = Callable[[Array, Array, int], Array]
+
+
+class Step:
+    """A transform that the `augment` kernel knows: several of them that follow each other become one call."""
+
+    order: ClassVar[int]  # within the kernel
+
+    def plan(self, images: Array) -> Crop | Flip | Scale:
+        """What the kernel is told, for such images. Raises ShapeError where they do not fit."""
+        raise NotImplementedError
+
+    def __call__(self, images: Array, index: Array, epoch: int) -> Array:
+        return apply([self], images, None, index, epoch)
 
 
 @dataclass(frozen=True)
-class RandomCrop:
+class RandomCrop(Step):
     """Surround each image with `padding` zeros, and cut a window of `size` (rows and columns) out at a random place."""
 
+    order = 0
     size: int | tuple[int, int]
     padding: int = 0
     seed: int = field(default=0, kw_only=True)
@@ -32,24 +49,17 @@ class RandomCrop:
     def _size(self) -> tuple[int, int]:
         return (self.size, self.size) if isinstance(self.size, int) else self.size
 
-    def __call__(self, images: np.ndarray, index: np.ndarray, epoch: int) -> np.ndarray:
-        (n, h, w, c), p, size = images.shape, self.padding, self._size()
-        padded = np.zeros((n, h + 2 * p, w + 2 * p, c), images.dtype)
-        padded[:, p : p + h, p : p + w] = images
-        rows, columns = h + 2 * p - size[0] + 1, w + 2 * p - size[1] + 1  # places for the window
-        if min(rows, columns) < 1:
+    def plan(self, images: Array) -> Crop:
+        if any(length + 2 * self.padding < size for length, size in zip(images.shape[1:3], self._size(), strict=True)):
             raise ShapeError(f"{self}: images {images.shape} with padding are smaller than the crop")
-        drawn = draws.words(self.seed, epoch, index, draws.CROP)
-        top, left = draws.below(drawn[:, 0], rows), draws.below(drawn[:, 1], columns)
-        lines = padded.reshape(n, h + 2 * p, (w + 2 * p) * c)  # so that each line of a window is one copy
-        windows = np.lib.stride_tricks.sliding_window_view(lines, (size[0], size[1] * c), axis=(1, 2))
-        return windows[np.arange(n), top, left * c].reshape(n, *size, c)
+        return Crop(self._size(), self.padding, self.seed)
 
 
 @dataclass(frozen=True)
-class RandomHorizontalFlip:
+class RandomHorizontalFlip(Step):
     """Mirror each image left to right with probability `p`."""
 
+    order = 1
     p: float = 0.5
     seed: int = field(default=0, kw_only=True)
 
@@ -57,12 +67,8 @@ class RandomHorizontalFlip:
         if not 0 <= self.p <= 1:
             raise ArgumentError(f"{self}: p must be from 0 to 1")
 
-    def __call__(self, images: np.ndarray, index: np.ndarray, epoch: int) -> np.ndarray:
-        drawn = draws.words(self.seed, epoch, index, draws.FLIP)[:, 0]
-        flipped = drawn < self.p * 2.0**32
-        y = images.copy()
-        y[flipped] = images[flipped].take(np.arange(images.shape[2])[::-1], axis=2)
-        return y
+    def plan(self, images: Array) -> Flip:
+        return Flip(self.p, self.seed)
 
 
 @dataclass(frozen=True)
@@ -100,12 +106,13 @@ def boxes(
 
 
 @dataclass(frozen=True)
-class Normalize:
+class Normalize(Step):
     """(images / scale - mean) / std in float32, channel by channel.
 
     `scale` makes values run from 0 to 1; if None it is 255 for images of eight bits, and 1 for floats.
     """
 
+    order = 2
     mean: Sequence[float]
     std: Sequence[float]
     scale: float | None = None
@@ -118,18 +125,14 @@ class Normalize:
         if self.scale is not None and not self.scale > 0:
             raise ArgumentError(f"Normalize: scale {self.scale} must be above 0")
 
-    def __call__(self, images: np.ndarray, index: np.ndarray, epoch: int) -> np.ndarray:
+    def plan(self, images: Array) -> Scale:
         if images.shape[-1] != len(self.mean):
             raise ShapeError(
                 f"Normalize: {len(self.mean)} means, but images {images.shape} have {images.shape[-1]} channels"
             )
         scale = self.scale or (1.0 if images.dtype.kind == "f" else 255.0)
-        n, h, w, c = images.shape
         std = np.asarray(self.std, np.float64)
-        lines = images.reshape(n * h, w * c).astype(np.float32, order="C")  # NumPy is slow along an axis of 3 channels
-        lines *= np.tile((1 / (scale * std)).astype(np.float32), w)
-        lines -= np.tile((np.asarray(self.mean, np.float64) / std).astype(np.float32), w)
-        return lines.reshape(images.shape)
+        return Scale(*(tuple(v.tolist()) for v in (1 / (scale * std), np.asarray(self.mean, np.float64) / std)))
 
 
 @dataclass(frozen=True)
@@ -138,10 +141,33 @@ class Compose:
 
     transforms: Sequence[Transform]
 
-    def __call__(self, images: np.ndarray, index: np.ndarray, epoch: int) -> np.ndarray:
-        for transform in self.transforms:
-            count = len(images)
-            images = transform(images, index, epoch)
-            if len(images) != count:
-                raise DataError(f"transform {transform!r} made {len(images)} images of {count}")
-        return images
+    def __call__(self, images: Array, index: Array, epoch: int) -> Array:
+        return apply(self.transforms, images, None, index, epoch)
+
+
+def apply(transforms: Sequence[Transform], images: Array, rows: Array | None, index: Array, epoch: int) -> Array:
+    """images[rows], or images where `rows` is None, after all transforms. Raises DataError where one drops images."""
+    waiting: list[Step] = []
+
+    def flush() -> Array:
+        plan: dict[int, Any] = {step.order: step.plan(images) for step in waiting}
+        return augment(images, rows, index, epoch, *(plan.get(order) for order in range(3)))
+
+    for transform in flat(transforms):
+        if isinstance(transform, Step):
+            if waiting and transform.order <= waiting[-1].order:
+                images, rows, waiting = flush(), None, []
+            waiting.append(transform)
+            continue
+        if waiting or rows is not None:
+            images, rows, waiting = flush(), None, []
+        count = len(images)
+        images = transform(images, index, epoch)
+        if len(images) != count:
+            raise DataError(f"transform {transform!r} made {len(images)} images of {count}")
+    return flush() if waiting or rows is not None else images
+
+
+def flat(transforms: Sequence[Transform]) -> list[Transform]:
+    """Transforms, with those of a Compose in its place."""
+    return [part for t in transforms for part in (flat(t.transforms) if isinstance(t, Compose) else [t])]

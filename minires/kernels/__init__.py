@@ -32,6 +32,10 @@ from .portable.activation import sigmoid_grad as sigmoid_grad
 from .portable.activation import silu as silu
 from .portable.activation import silu_grad as silu_grad
 from .portable.activation import tanh_grad as tanh_grad
+from .portable.augment import Crop as Crop
+from .portable.augment import Flip as Flip
+from .portable.augment import Scale as Scale
+from .portable.augment import augment as augment
 from .portable.conv import ConvGeometry as ConvGeometry
 from .portable.conv import col2im as col2im
 from .portable.conv import conv2d as conv2d

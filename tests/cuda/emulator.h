@@ -12,8 +12,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <functional>
-#include <random>
 #include <vector>
 
 #define __global__
@@ -49,7 +47,8 @@ inline ucontext_t scheduler;
 inline jmp_buf scheduler_point;
 inline Fiber* current;
 inline dim3 grid, block, block_index;
-inline std::function<void()> body;
+inline void (*body)(const void*); // runs a kernel with the arguments that it is given
+inline const void* arguments;
 inline const char* error;
 inline std::vector<void*> shared; // the shared variables that this block has come by
 
@@ -69,7 +68,7 @@ inline void wait(State state) {
 
 inline void enter() {
     for (;;) { // a fiber lives on, and runs a thread of the next block
-        body();
+        body(arguments);
         current->state = DONE;
         to_scheduler();
     }
@@ -110,11 +109,22 @@ inline bool release_warp(int first, int count) {
     return true;
 }
 
-inline bool run_block(int count, Schedule schedule, std::mt19937& random) {
+// Not <random>, and no std::function: they are half of the time that a build takes.
+struct Random {
+    unsigned state;
+    template <class T> void shuffle(std::vector<T>& order) {
+        for (size_t i = order.size(); i > 1; i--) {
+            state = state * 1664525u + 1013904223u;
+            std::swap(order[i - 1], order[(uint64_t)state * i >> 32]);
+        }
+    }
+};
+
+inline bool run_block(int count, Schedule schedule, Random& random) {
     for (int i = 0; i < count; i++) fibers[i]->state = RUNNING;
     std::vector<int> order(count);
     for (int i = 0; i < count; i++) order[i] = schedule == BACKWARD || schedule == GREEDY_BACKWARD ? count - 1 - i : i;
-    for (;;) {
+    while (!error) {
         bool any = false;
         if (schedule >= GREEDY) {
             int warps = (count + 31) / 32;
@@ -126,7 +136,7 @@ inline bool run_block(int count, Schedule schedule, std::mt19937& random) {
                 } while (release_warp(first, count));
             }
         } else {
-            if (schedule == RANDOM) std::shuffle(order.begin(), order.end(), random);
+            if (schedule == RANDOM) random.shuffle(order);
             for (int i : order)
                 if (fibers[i]->state == RUNNING) resume(fibers[i]), any = true;
             for (int first = 0; first < count; first += 32)
@@ -137,7 +147,7 @@ inline bool run_block(int count, Schedule schedule, std::mt19937& random) {
             done += fibers[i]->state == DONE;
             waiting += fibers[i]->state == AT_BLOCK_BARRIER;
         }
-        if (done == count) return true;
+        if (done == count && !error) return true;
         if (waiting + done == count && waiting > 0) {
             // As on a GPU, threads that have returned no longer count. Those that wait go on together.
             for (int i = 0; i < count; i++)
@@ -145,20 +155,20 @@ inline bool run_block(int count, Schedule schedule, std::mt19937& random) {
             any = true;
         }
         if (!any) error = "deadlock: some threads wait where others never come";
-        if (error) return false;
     }
+    return false;
 }
 
-inline int run(dim3 g, dim3 b, std::function<void()> f, int schedule, unsigned seed) {
-    grid = g, block = b, body = f, error = nullptr;
+inline int run(dim3 g, dim3 b, void (*f)(const void*), const void* values, int schedule, unsigned seed) {
+    grid = g, block = b, body = f, arguments = values, error = nullptr;
     int count = b.x;
     make_fibers(count);
-    std::mt19937 random(seed);
+    Random random{seed};
     long long blocks = (long long)g.x * g.y * g.z;
     std::vector<long long> order(blocks);
     for (long long i = 0; i < blocks; i++) order[i] = i;
     if (schedule == BACKWARD || schedule == GREEDY_BACKWARD) std::reverse(order.begin(), order.end());
-    if (schedule == RANDOM) std::shuffle(order.begin(), order.end(), random);
+    if (schedule == RANDOM) random.shuffle(order);
     for (long long i : order) {
         block_index.x = i % g.x, block_index.y = i / g.x % g.y, block_index.z = i / g.x / g.y;
         shared.clear();
@@ -213,6 +223,11 @@ template <class T> T __shfl_sync(unsigned, T value, int lane) { return emulator:
 inline float __fmul_rn(float a, float b) { return a * b; }
 inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fsub_rn(float a, float b) { return a - b; }
+inline float __int_as_float(unsigned bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
 inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned)((uint64_t)a * b >> 32); }
 inline long long max(long long a, long long b) { return a > b ? a : b; }
 inline long long min(long long a, long long b) { return a < b ? a : b; }

@@ -1,8 +1,12 @@
 """A stand-in for CuPy over NumPy, strict where CuPy is, with kernels run by the emulator.
 
-It refuses what CuPy refuses (NumPy arrays among its own, implicit conversions), has CuPy's layouts (what ufuncs make is
-in C order) and its 0-d results, fills new arrays with NaN, and counts what makes a program wait for a GPU. Only what
-minires uses is here; a test compares names and keywords with those of CuPy where that is installed.
+It refuses what CuPy refuses (NumPy arrays and lists among its own, implicit conversions, keywords that CuPy has not),
+has CuPy's layouts (what is new is in C order), its bases and its 0-d results, fills new arrays with NaN, and counts
+what makes a program wait for a GPU. Only what minires uses is here; test_fake_cupy.py compares its names and keywords
+with those of CuPy where that is installed.
+
+Stricter than CuPy: NumPy's functions are no way to its own, an index out of range raises, and so does a write into what
+was broadcast.
 """
 
 from __future__ import annotations
@@ -24,26 +28,74 @@ from tests.cuda import emulator
 
 counts: Counter[str] = Counter()  # "sync": the program waited; "upload": an array came from the host; "launch": of ours
 
-# What CuPy has under NumPy's name and with NumPy's meaning.
+# What CuPy has under NumPy's name and with NumPy's meaning; of functions and methods the parameters that CuPy has.
 UFUNCS = {
     "abs", "absolute", "add", "copysign", "cos", "divide", "equal", "exp", "expm1", "floor", "floor_divide", "fmod",
     "greater", "greater_equal", "isfinite", "isinf", "isnan", "less", "less_equal", "log", "log1p", "logical_and",
     "logical_not", "logical_or", "matmul", "maximum", "minimum", "multiply", "negative", "not_equal", "power",
     "remainder", "sign", "sin", "sqrt", "square", "subtract", "tanh", "true_divide",
 }  # fmt: skip
+UFUNC_KEYWORDS = {"out", "dtype", "casting"}
 FUNCTIONS = {
-    "all", "any", "arange", "argsort", "argmax", "array_equal", "broadcast_to", "clip", "concatenate", "count_nonzero",
-    "cumsum", "empty", "empty_like", "expand_dims", "full", "may_share_memory", "max", "mean", "min",
-    "moveaxis", "ones", "ones_like", "pad", "repeat", "roll", "searchsorted", "stack", "sum", "take", "take_along_axis",
-    "tile", "transpose", "where", "zeros", "zeros_like",
-}  # fmt: skip
-NUMBERS = {
-    "bool_", "float16", "float32", "float64", "iinfo", "finfo", "inf", "int32", "int64", "nan", "newaxis", "pi", "uint8",
-    "uint32", "uint64", "dtype", "promote_types", "result_type",
-}  # fmt: skip
+    "all": "a axis out keepdims",
+    "any": "a axis out keepdims",
+    "arange": "start stop step dtype",
+    "argmax": "a axis dtype out keepdims",
+    "argsort": "a axis kind",
+    "array_equal": "a1 a2 equal_nan",
+    "broadcast_to": "array shape",
+    "clip": "a a_min a_max out",
+    "concatenate": "tup axis out dtype casting",
+    "count_nonzero": "a axis",
+    "cumsum": "a axis dtype out",
+    "empty": "shape dtype order",
+    "empty_like": "prototype dtype order subok shape",
+    "expand_dims": "a axis",
+    "full": "shape fill_value dtype order",
+    "max": "a axis out keepdims",
+    "may_share_memory": "a b max_work",
+    "mean": "a axis dtype out keepdims",
+    "min": "a axis out keepdims",
+    "moveaxis": "a source destination",
+    "ones": "shape dtype order",
+    "ones_like": "a dtype order subok shape",
+    "repeat": "a repeats axis",
+    "roll": "a shift axis",
+    "searchsorted": "a v side sorter",
+    "stack": "tup axis out dtype casting",
+    "sum": "a axis dtype out keepdims",
+    "take": "a indices axis out",
+    "take_along_axis": "a indices axis",
+    "tile": "A reps",
+    "transpose": "a axes",
+    "where": "condition x y",
+    "zeros": "shape dtype order",
+    "zeros_like": "a dtype order subok shape",
+}
 METHODS = {
-    "all", "any", "argmax", "argsort", "astype", "copy", "max", "mean", "min", "ravel", "repeat", "reshape", "squeeze",
-    "sum", "swapaxes", "take", "transpose", "view",
+    "all": "axis out keepdims",
+    "any": "axis out keepdims",
+    "argmax": "axis out dtype keepdims",
+    "argmin": "axis out dtype keepdims",
+    "argsort": "axis kind",
+    "astype": "dtype order casting subok copy",
+    "copy": "order",
+    "max": "axis out keepdims",
+    "mean": "axis dtype out keepdims",
+    "min": "axis out keepdims",
+    "ravel": "order",
+    "repeat": "repeats axis",
+    "reshape": "*shape order copy",
+    "squeeze": "axis",
+    "sum": "axis dtype out keepdims",
+    "swapaxes": "axis1 axis2",
+    "take": "indices axis out",
+    "transpose": "*axes",
+    "view": "dtype type",
+}
+NUMBERS = {
+    "bool_", "float16", "float32", "float64", "iinfo", "finfo", "inf", "int32", "int64", "nan", "newaxis", "pi",
+    "uint8", "uint32", "uint64", "dtype", "promote_types", "result_type",
 }  # fmt: skip
 
 
@@ -51,6 +103,14 @@ def waits(why: str) -> None:
     """The host waits for the device, which nothing in a training step may do."""
     counts["sync"] += 1
     counts[f"sync by {why}"] += 1
+
+
+def _check_parameters(name: str, parameters: str, args: tuple[Any, ...], kwargs: Any) -> None:
+    """Raises TypeError for arguments that CuPy's function has not."""
+    names = parameters.split()
+    unknown = set(kwargs) - set(names)
+    if unknown or (len(args) > len(names) and not parameters.startswith("*")):
+        raise TypeError(f"{name}() got unexpected arguments: {', '.join(unknown) or args[len(names) :]}")
 
 
 def _inside(value: Any) -> Any:
@@ -64,22 +124,30 @@ def _inside(value: Any) -> Any:
     return value
 
 
-def _ours(value: Any, order: str = "K") -> Any:
-    """A NumPy result as CuPy would give it: an array also where it has no dimensions."""
-    if isinstance(value, (np.ndarray, np.generic)):
-        array = np.asarray(value)
-        return ndarray(array if order == "K" else np.ascontiguousarray(array).reshape(array.shape))
-    if isinstance(value, tuple):
-        return tuple(_ours(part, order) for part in value)
-    return value
+def _operand(value: Any) -> Any:
+    """What a ufunc may take: an array of ours, or a number."""
+    if not isinstance(value, (ndarray, np.generic, bool, int, float)):
+        raise TypeError(f"Unsupported type {type(value)}")
+    return _inside(value)
+
+
+def _ours(made: Any, *sources: Any, order: str = "C") -> Any:
+    """A NumPy result as CuPy would give it: an array also where it has no dimensions, in C order if it is no view."""
+    if not isinstance(made, (np.ndarray, np.generic)):
+        return made
+    array = np.asarray(made)
+    for source in sources:
+        if isinstance(source, ndarray):
+            if array is source._array:
+                return source
+            if np.may_share_memory(array, source._array):
+                return ndarray(array, source if source.base is None else source.base)
+    return ndarray(array if order == "K" else np.asarray(array, order="C"))
 
 
 def _poisoned(array: np.ndarray) -> np.ndarray:
-    """What nobody wrote must not be read: NaN, or the largest integers."""
-    if array.dtype == bool:
-        array[...] = True
-    elif array.flags.c_contiguous:
-        array.reshape(-1).view(np.uint8)[...] = 0xFF
+    """What nobody wrote must not be read: NaN, -1, or the largest of what has no sign."""
+    array[...] = np.nan if array.dtype.kind == "f" else np.array(-1).astype(array.dtype)
     return array
 
 
@@ -89,8 +157,8 @@ class ndarray:
     __array_priority__ = 100
     __hash__ = None
 
-    def __init__(self, array: np.ndarray) -> None:
-        self._array = array
+    def __init__(self, array: np.ndarray, base: ndarray | None = None) -> None:
+        self._array, self._base = array, base
 
     shape = property(lambda self: self._array.shape)
     dtype = property(lambda self: self._array.dtype)
@@ -103,26 +171,24 @@ class ndarray:
                                                   f_contiguous=self._array.flags.f_contiguous))  # fmt: skip
     device = property(lambda self: SimpleNamespace(id=0))
     data = property(lambda self: SimpleNamespace(ptr=self._array.__array_interface__["data"][0]))
-    T = property(lambda self: ndarray(self._array.T))
+    base = property(lambda self: self._base)
+    T = property(lambda self: _ours(self._array.T, self))
 
-    @property
-    def base(self) -> Any:
-        base = self._array.base
-        return None if base is None else ndarray(base) if isinstance(base, np.ndarray) else base
-
-    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+    def __array__(self, dtype: Any = None) -> Any:
         raise TypeError(
             "Implicit conversion to a NumPy array is not allowed. Please use `.get()` to construct a NumPy array "
             "explicitly."
         )
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **kwargs: Any) -> Any:
-        return _run_ufunc(ufunc if method == "__call__" else getattr(ufunc, method), inputs, out, kwargs)
+        if method != "__call__":
+            raise TypeError(f"numpy.{ufunc.__name__}.{method} on CuPy's arrays: use array_module")
+        return _run_ufunc(ufunc, inputs, out, kwargs)
 
-    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        raise TypeError(f"numpy.{function.__name__} on CuPy's arrays: use array_module")
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        raise TypeError(f"numpy.{func.__name__} on CuPy's arrays: use array_module")
 
-    def get(self, *, order: str = "C", blocking: bool = True) -> np.ndarray:
+    def get(self, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True) -> np.ndarray:
         waits("get()")
         return np.array(self._array, order="C")
 
@@ -133,6 +199,10 @@ class ndarray:
     def tolist(self) -> Any:
         waits("tolist()")
         return self._array.tolist()
+
+    def tobytes(self, order: str = "C") -> bytes:
+        waits("tobytes()")
+        return self._array.tobytes(order)
 
     def _scalar(self, kind: Any) -> Any:
         waits(f"{kind.__name__}()")
@@ -147,64 +217,64 @@ class ndarray:
     def __int__(self) -> int:
         return self._scalar(int)
 
-    def __index__(self) -> int:
-        return self._scalar(int)
-
     def __len__(self) -> int:
         return len(self._array)
 
     def __iter__(self) -> Iterator[Any]:
         return (self[i] for i in range(len(self)))
 
-    def __getitem__(self, place: Any) -> Any:
-        _look_at(place)
-        place = _inside(place)
+    def __getitem__(self, slices: Any) -> Any:
+        place = _place(slices)
         result = self._array[place]
         if isinstance(result, np.generic):  # CuPy gives a view without dimensions
-            result = self._array[(*place, ...) if isinstance(place, tuple) else (place, ...)]
-        return ndarray(result)
+            result = self._array[(*place, ...)]
+        return _ours(result, self)
 
-    def __setitem__(self, place: Any, value: Any) -> None:
-        if isinstance(value, np.ndarray) and value.ndim:
-            raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
-        self._array[_inside(place)] = value if isinstance(value, np.ndarray) else _inside(value)
+    def __setitem__(self, slices: Any, value: Any) -> None:
+        if isinstance(value, np.ndarray):
+            if value.ndim:
+                raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
+            value = value.item()
+        self._array[_place(slices)] = _operand(value)
 
     def __repr__(self) -> str:
         return f"fake{self._array!r}"
 
 
-def _look_at(place: Any) -> None:
-    """Places by booleans have to be counted first, which waits."""
-    for part in place if isinstance(place, tuple) else (place,):
+def _place(slices: Any) -> tuple[Any, ...]:
+    """An index for NumPy's array. Places by booleans have to be counted first, which waits; lists are uploaded."""
+    place = slices if isinstance(slices, tuple) else (slices,)
+    for part in place:
         if isinstance(part, ndarray) and part.dtype == bool:
             waits("a boolean index")
+        counts["upload"] += isinstance(part, (list, np.ndarray))
+    return tuple(part._array if isinstance(part, ndarray) else part for part in place)
 
 
-def _method(name: str) -> Any:
+def _method(name: str, parameters: str) -> Any:
     def method(self: ndarray, *args: Any, **kwargs: Any) -> Any:
-        if name == "copy":
-            return ndarray(self._array.copy(*args, **kwargs))
+        _check_parameters(name, parameters, args, kwargs)
         made = getattr(self._array, name)(*map(_inside, args), **{k: _inside(v) for k, v in kwargs.items()})
-        order = "C" if name in ("sum", "max", "min", "mean", "argmax", "any", "all", "take", "repeat") else "K"
-        return self if made is self._array else _ours(made, order)
+        return _ours(made, self, kwargs.get("out"), order="K" if name in ("astype", "copy") else "C")
 
     method.__name__ = name
     return method
 
 
-for _name in METHODS:
-    setattr(ndarray, _name, _method(_name))
+for _name, _parameters in METHODS.items():
+    setattr(ndarray, _name, _method(_name, _parameters))
 
 
 def _run_ufunc(ufunc: Any, inputs: Any, out: Any, kwargs: Any) -> Any:
-    if "order" in kwargs or "where" in kwargs:
+    if not set(kwargs) <= UFUNC_KEYWORDS:
         raise TypeError(f"Wrong arguments {kwargs}")
-    if out is not None:
-        outputs = out if isinstance(out, tuple) else (out,)
-        ufunc(*_inside(tuple(inputs)), out=_inside(tuple(outputs)), **kwargs)
-        return outputs[0]
+    operands = tuple(map(_operand, inputs))
     with np.errstate(all="ignore"):
-        return _ours(ufunc(*_inside(tuple(inputs)), **kwargs), "C")
+        if out is None:
+            return _ours(ufunc(*operands, **kwargs))
+        (target,) = out if isinstance(out, tuple) else (out,)
+        ufunc(*operands, out=_operand(target), **kwargs)
+        return target
 
 
 for _name, _symbol in {
@@ -215,7 +285,8 @@ for _name, _symbol in {
     _u = getattr(np, _name)
     setattr(ndarray, f"__{_symbol}__", lambda self, other, u=_u: _run_ufunc(u, (self, other), None, {}))
     setattr(ndarray, f"__r{_symbol}__", lambda self, other, u=_u: _run_ufunc(u, (other, self), None, {}))
-    setattr(ndarray, f"__i{_symbol}__", lambda self, other, u=_u: _run_ufunc(u, (self, other), self, {}))
+    if _symbol != "matmul":
+        setattr(ndarray, f"__i{_symbol}__", lambda self, other, u=_u: _run_ufunc(u, (self, other), self, {}))
 for _name, _symbol in {
     "greater": "gt", "less": "lt", "greater_equal": "ge", "less_equal": "le", "equal": "eq", "not_equal": "ne",
 }.items():  # fmt: skip
@@ -236,19 +307,16 @@ class Ufunc:
     def __call__(self, *inputs: Any, out: Any = None, **kwargs: Any) -> Any:
         return _run_ufunc(getattr(np, self.name), inputs, out, kwargs)
 
-    def reduceat(self, array: ndarray, indices: ndarray, axis: int = 0) -> ndarray:
-        return _ours(getattr(np, self.name).reduceat(array._array, indices._array, axis=axis), "C")
 
-
-def _function(name: str) -> Any:
+def _function(name: str, parameters: str) -> Any:
     def function(*args: Any, **kwargs: Any) -> Any:
-        if name == "array_equal":
-            waits("array_equal()")
-        made = getattr(np, name)(*map(_inside, args), **{k: _inside(v) for k, v in kwargs.items()})
+        _check_parameters(name, parameters, args, kwargs)
+        with np.errstate(all="ignore"):
+            made = getattr(np, name)(*map(_inside, args), **{k: _inside(v) for k, v in kwargs.items()})
         if name.startswith("empty"):
             _poisoned(made)
-        views = ("broadcast_to", "expand_dims", "moveaxis", "transpose", "empty_like", "zeros_like", "ones_like")
-        return _ours(made, "K" if name in views else "C")
+        made = np.asarray(made) if name == "array_equal" else made
+        return _ours(made, *args, kwargs.get("out"), order="K" if name.endswith("_like") else "C")
 
     function.__name__ = name
     return function
@@ -259,7 +327,12 @@ def asarray(a: Any, dtype: Any = None) -> ndarray:
     if isinstance(a, ndarray):
         return a if dtype in (None, a.dtype) else a.astype(dtype)
     counts["upload"] += 1
-    return ndarray(np.array(a, dtype=dtype, order="C"))
+    return ndarray(np.array(a, dtype=dtype, order="A"))
+
+
+def array(obj: Any, dtype: Any = None) -> ndarray:
+    """A copy as an array of ours."""
+    return asarray(obj.copy() if isinstance(obj, ndarray) else obj, dtype)
 
 
 def ascontiguousarray(a: ndarray, dtype: Any = None) -> ndarray:
@@ -267,11 +340,15 @@ def ascontiguousarray(a: ndarray, dtype: Any = None) -> ndarray:
 
 
 def copyto(dst: ndarray, src: Any, casting: str = "same_kind", where: Any = None) -> None:
-    np.copyto(dst._array, _inside(src), casting=casting, where=True if where is None else _inside(where))
+    np.copyto(dst._array, _operand(src), casting=casting, where=True if where is None else _operand(where))
+
+
+def sliding_window_view(x: ndarray, window_shape: Any, axis: Any = None) -> ndarray:
+    return ndarray(np.lib.stride_tricks.sliding_window_view(x._array, window_shape, axis))
 
 
 def as_strided(x: ndarray, shape: Any = None, strides: Any = None) -> ndarray:
-    return ndarray(np.lib.stride_tricks.as_strided(x._array, shape, strides))
+    return _ours(np.lib.stride_tricks.as_strided(x._array, shape, strides), x)
 
 
 class Device:
@@ -279,8 +356,8 @@ class Device:
 
     compute_capability = "90"
 
-    def __init__(self, id: int | None = None) -> None:
-        self.id = id or 0
+    def __init__(self, device: int | None = None) -> None:
+        self.id = device or 0
 
     def __enter__(self) -> Device:
         return self
@@ -352,7 +429,9 @@ def gemm_ex(
     a = _matrix(A, *((k, m) if transa else (m, k)), lda)
     b = _matrix(B, *((n, k) if transb else (k, n)), ldb)
     c = _matrix(C, m, n, ldc)
-    assert lda >= a.shape[0] and ldb >= b.shape[0] and ldc >= m
+    assert lda >= a.shape[0]
+    assert ldb >= b.shape[0]
+    assert ldc >= m
     a, b = (a.T if transa else a), (b.T if transb else b)
     if computeType == cublas.CUBLAS_COMPUTE_32F_FAST_TF32:
         a, b = _truncated(a), _truncated(b)
@@ -376,7 +455,10 @@ nvrtc = _module(
     "cupy.cuda.nvrtc",
     NVRTCError=NVRTCError,
     # as if a change of the emulator were another version of the compiler
-    getVersion=lambda: (0, int(hashlib.sha256((Path(__file__).parent / "emulator.h").read_bytes()).hexdigest()[:6], 16)),
+    getVersion=lambda: (
+        0,
+        int(hashlib.sha256((Path(__file__).parent / "emulator.h").read_bytes()).hexdigest()[:6], 16),
+    ),
     createProgram=_Program,
     compileProgram=_compile,
     getProgramLog=lambda program: program.log,
@@ -394,11 +476,11 @@ cublas = _module(
     CUBLAS_COMPUTE_32F=68, CUBLAS_COMPUTE_32F_FAST_TF32=77,
 )  # fmt: skip
 cupy = _module(
-    "cupy", ndarray=ndarray, asarray=asarray, array=asarray, ascontiguousarray=ascontiguousarray, copyto=copyto,
-    lib=SimpleNamespace(stride_tricks=SimpleNamespace(as_strided=as_strided)), cuda=cuda, RawModule=RawModule,
+    "cupy", ndarray=ndarray, asarray=array, array=array, ascontiguousarray=ascontiguousarray, copyto=copyto,
+    lib=SimpleNamespace(stride_tricks=SimpleNamespace(as_strided=as_strided, sliding_window_view=sliding_window_view)), cuda=cuda, RawModule=RawModule,
     asnumpy=lambda a: a.get() if isinstance(a, ndarray) else np.asarray(a), __version__="14.0 (fake)",
-    **{name: _function(name) for name in FUNCTIONS}, **{name: Ufunc(name) for name in UFUNCS},
-    **{name: getattr(np, name) for name in NUMBERS},
+    **{name: _function(name, parameters) for name, parameters in FUNCTIONS.items()},
+    **{name: Ufunc(name) for name in UFUNCS}, **{name: getattr(np, name) for name in NUMBERS},
 )  # fmt: skip
 libs = _module("cupy_backends.cuda.libs", cublas=cublas)
 MODULES = {

@@ -18,9 +18,7 @@ from tests.helpers import TOLERANCES, assert_f32
 
 # Of one row, of channels for V = 1 and for V = 4; of one and of several tiles, of one and of many parts
 SHAPES = [(2, 1), (1, 5), (37, 7), (20, 70), (1000, 12), (700, 64), (130, 512), (9, 260), (4097, 4)]
-ON_GPU = dict.fromkeys(
-    ["batch_norm_statistics", "batch_norm_apply", "batch_norm_grad", "batch_norm_relu_grad"], "cuda"
-)
+ON_GPU = dict.fromkeys(["batch_norm_statistics", "batch_norm_apply", "batch_norm_grad", "batch_norm_relu_grad"], "cuda")
 
 
 def drawn(shape: tuple[int, int], ratio: float = 0.0) -> dict[str, np.ndarray]:

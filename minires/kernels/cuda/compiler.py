@@ -7,10 +7,13 @@ version.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import functools
 import hashlib
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -144,16 +147,35 @@ def cache_folder() -> Path:
 
 
 def cached_cubin(stem: str, arch: str, width: int) -> Path:
-    """The file that holds a stem's machine code, compiled now if it is not there."""
+    """The file that holds a stem's machine code, compiled now if it is not there.
+
+    Where the cache cannot be written to, it goes to a folder of this process.
+    """
     key = "\0".join([fingerprint(stem), *OPTIONS, arch, str(width), _version()])
     path = cache_folder() / f"{stem}-{width}-{arch}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.cubin"
-    if not path.exists():
+    if not os.path.exists(path):  # unlike Path.exists, no error where the folder may not be looked into
         code, _ = compile_cubin(source(stem), f"{stem}.cu", arch, width)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.stem, delete=False) as file:
-            file.write(code)
-            publish(file, path)  # type: ignore[arg-type]
+        try:
+            _keep(code, path)
+        except OSError:  # a home that cannot be written to must not stop a run
+            path = _own_folder() / path.name
+            _keep(code, path)
     return path
+
+
+def _keep(code: bytes, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.stem, delete=False) as file:
+        file.write(code)
+        publish(file, path)  # type: ignore[arg-type]
+
+
+@functools.cache
+def _own_folder() -> Path:
+    """A folder that ends with this process."""
+    folder = tempfile.mkdtemp(prefix="minires-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 @functools.cache
@@ -170,7 +192,8 @@ def _functions(stem: str, device: int, width: int) -> dict[str, tuple[Any, list[
         except Exception as error:  # something has damaged the file: make it anew, once
             if attempt:
                 raise DeviceError(f"{stem}.cu was compiled into {path}, but cannot be loaded: {error}") from error
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # then the second attempt fails alike, and says which file it is
+                path.unlink()
     raise AssertionError
 
 
