@@ -100,7 +100,7 @@ def main() -> None:
     if args.resume and args.output_dir:
         raise ArgumentError("--resume goes on in the checkpoint's folder: leave --output-dir out")
     training.set_kernel_options(args)
-    place = device.resolve(args.device)
+    place = device.use(args.device)
     preset = data.NORMALIZATION[args.normalization]
     normalize = data.Normalize(*preset)
     crop, flip = data.RandomCrop(32, args.crop_padding, seed=args.seed), data.RandomHorizontalFlip(seed=args.seed)
@@ -111,7 +111,7 @@ def main() -> None:
     # Which data these are, exactly: what a result or a checkpoint is worth depends on it.
     name = train_set.name if train_set.name == test_set.name else f"{train_set.name}, tested on {test_set.name}"
     identity = {"name": name, "train": train_set.fingerprint, "test": test_set.fingerprint}
-    train_set, test_set = train_set.take(args.limit_train), test_set.take(args.limit_test)
+    train_set, test_set = train_set.take(args.limit_train).to(place), test_set.take(args.limit_test).to(place)
     if args.limit_train or args.limit_test:
         name += f", {len(train_set):,} training and {len(test_set):,} test images"
     train_loader = data.DataLoader(train_set, args.batch_size, shuffle=True, num_workers=args.workers, seed=args.seed)
@@ -170,6 +170,14 @@ def train_epoch(model, loader, optimizer, place: str, title: str, print_freq: in
     """One pass over the training images: mean loss and accuracy in percent."""
     loss, right = training.Average(), training.Average()
     start = time.perf_counter()
+
+    def status() -> str:  # a GPU works ahead of this program: only what is shown waits for it
+        training.check_finite(loss)
+        speed = loss.count / (time.perf_counter() - start)
+        rate = optimizer.param_groups[0]["lr"]
+        shown = f"loss {loss.last:.4f} ({loss.mean:.4f})  acc1 {right.last:.2f} ({right.mean:.2f})"
+        return f"lr {rate:.4g}  img/s {speed:.1f}  {shown}"
+
     with training.Progress(title, len(loader), print_freq) as progress:
         for images, labels in loader:
             images, labels = images.to(place), labels.to(place)
@@ -178,13 +186,10 @@ def train_epoch(model, loader, optimizer, place: str, title: str, print_freq: in
             optimizer.zero_grad()
             batch_loss.backward()
             optimizer.step()
-            loss.add(batch_loss.item(), len(images))
+            loss.add(batch_loss, len(images))
             right.add(training.accuracy(logits, labels), len(images))
-            speed = loss.count / (time.perf_counter() - start)
-            progress.step(
-                f"lr {optimizer.param_groups[0]['lr']:.4g}  img/s {speed:.1f}  "
-                f"loss {loss.last:.4f} ({loss.mean:.4f})  acc1 {right.last:.2f} ({right.mean:.2f})"
-            )
+            progress.step(status)
+    training.check_finite(loss)
     return loss.mean, right.mean
 
 

@@ -59,7 +59,7 @@ def main() -> None:
             optimizer.zero_grad()
             batch_loss.backward()
             optimizer.step()
-            loss.add(batch_loss.item(), len(images))
+            loss.add(batch_loss, len(images))
             right.add(training.accuracy(logits, labels), len(images))
         test_loss, test_acc = training.evaluate(model, test_loader)
         lr = scheduler.get_last_lr()[0]

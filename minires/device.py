@@ -66,7 +66,7 @@ def resolve(device: str) -> str:
     if device == "cpu":
         return device
     if device == "auto":
-        return "cpu" if gpu_missing() else "cuda:0"
+        return "cpu" if gpu_missing() else f"cuda:{_current_gpu()}"
     name = re.fullmatch(r"cuda(?::([0-9]+))?", device)
     if name is None:
         raise DeviceError(f"unknown device {device!r}: use 'cpu', 'cuda', 'cuda:1', ... or 'auto'")
@@ -75,22 +75,43 @@ def resolve(device: str) -> str:
         raise DeviceError(f"device {device!r} cannot be used: {reason}")
     import cupy
 
-    index, count = int(name[1] or 0), cupy.cuda.runtime.getDeviceCount()
+    count = cupy.cuda.runtime.getDeviceCount()
+    index = _current_gpu() if name[1] is None else int(name[1])
     if index >= count:
         raise DeviceError(f"device {device!r} cannot be used: this machine has {count} GPU(s), counted from cuda:0")
     return f"cuda:{index}"
 
 
+def _current_gpu() -> int:
+    import cupy
+
+    return cupy.cuda.runtime.getDevice()
+
+
+def use(device: str) -> str:
+    """Make a GPU the current one, on which this thread's ops run from now on; returns the device's name.
+
+    A thread works with one GPU at a time: moving arrays to another raises. For "cpu" nothing changes.
+    """
+    device = resolve(device)
+    if device != "cpu":
+        import cupy
+
+        cupy.cuda.Device(int(device.partition(":")[2])).use()
+    return device
+
+
 def to_device(array: Array, device: str) -> Array:
-    """The array on `device`: itself if it is there already, else a copy."""
+    """The array on `device`: itself if it is there already, else a copy. Raises DeviceError for a GPU not in use."""
     if device_of(array) == device or device_of(array) == (device := resolve(device)):
         return array
     if device == "cpu":
         return array.get()
     import cupy
 
-    with cupy.cuda.Device(int(device.partition(":")[2])):
-        return cupy.asarray(array)
+    if device != f"cuda:{_current_gpu()}":
+        raise DeviceError(f"{device} is not the current GPU: call minires.device.use({device!r}) first")
+    return cupy.asarray(array)
 
 
 def synchronize(device: str) -> None:

@@ -35,3 +35,7 @@ class DataError(MiniresError, RuntimeError):
 
 class DeviceError(MiniresError, RuntimeError):
     """A device that is not there, or arrays of two devices in one op."""
+
+
+class DivergedError(MiniresError, RuntimeError):
+    """A training whose loss is no finite number any more."""

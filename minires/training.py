@@ -6,12 +6,15 @@ import argparse
 import datetime
 import itertools
 import json
+import math
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+import numpy as np
 
 from . import threads
 from .autograd import no_grad
@@ -19,11 +22,13 @@ from .cli import ArgumentParser as ArgumentParser
 from .cli import exit_code as exit_code
 from .cli import natural as natural
 from .cli import positive as positive
-from .errors import ArgumentError, DataError
+from .errors import ArgumentError, DataError, DivergedError
 from .kernels import PRECISIONS, get_precision, set_precision, set_tuning
 from .nn import Module
 from .ops import cross_entropy
 from .tensor import Tensor
+
+BETWEEN = 0.5  # seconds between two texts of a bar
 
 
 def add_kernel_options(parser: argparse.ArgumentParser) -> None:
@@ -48,24 +53,46 @@ def set_kernel_options(args: argparse.Namespace) -> None:
 
 
 class Average:
-    """The mean of values that stand for unequal numbers of examples."""
+    """The mean of values that stand for unequal numbers of examples.
+
+    Values on a GPU are summed there: only `mean` and `last` wait for them.
+    """
 
     def __init__(self) -> None:
-        self.total, self.count, self.last = 0.0, 0, float("nan")
+        self.count = 0
+        self._total: Any = 0.0
+        self._last: Any = float("nan")
 
-    def add(self, value: float, count: int) -> None:
+    def add(self, value: float | Tensor, count: int) -> None:
         """Count `value`, the mean over `count` examples, in."""
-        self.total, self.count, self.last = self.total + value * count, self.count + count, value
+        if isinstance(value, Tensor):
+            value = value.item() if value.device == "cpu" else value.data.astype("float64")
+        self._total, self.count, self._last = self._total + value * count, self.count + count, value
 
     @property
     def mean(self) -> float:
-        """The mean over all examples so far; NaN before the first."""
-        return self.total / self.count if self.count else float("nan")
+        """The mean over all examples so far; NaN before the first, or where one value was."""
+        return float(self._total) / self.count if self.count else float("nan")
+
+    @property
+    def last(self) -> float:
+        """The value that was added last."""
+        return float(self._last)
 
 
-def accuracy(logits: Tensor, labels: Tensor) -> float:
-    """The share of rows of logits (N, C) whose largest entry is at the label (N,), in percent."""
-    return 100 * float((logits.data.argmax(axis=1) == labels.data).mean()) if len(logits) else float("nan")
+def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
+    """The share of rows of logits (N, C) whose largest entry is at the label (N,), in percent: one number, float64."""
+    right = logits.data.argmax(axis=1) == labels.data
+    return Tensor(100 * right.mean() if len(logits) else np.float64("nan"))
+
+
+def check_finite(loss: Average) -> None:
+    """Raises DivergedError if a loss that was added is infinite or NaN. On a GPU it waits: call it where you print."""
+    if not math.isfinite(loss.mean):
+        raise DivergedError(
+            f"the loss is {loss.mean} after {loss.count:,} examples: try a smaller learning rate; run the step under "
+            "minires.detect_anomaly() to find the op that made it"
+        )
 
 
 def evaluate(model: Module, batches: Iterable[tuple[Tensor, Tensor]], device: str = "cpu") -> tuple[float, float]:
@@ -81,7 +108,7 @@ def evaluate(model: Module, batches: Iterable[tuple[Tensor, Tensor]], device: st
             for images, labels in batches:
                 images, labels = images.to(device), labels.to(device)
                 logits = model(images)
-                loss.add(cross_entropy(logits, labels).item(), len(images))
+                loss.add(cross_entropy(logits, labels), len(images))
                 right.add(accuracy(logits, labels), len(images))
     finally:  # each module's own mode: some may have been frozen
         for module, mode in modes:
@@ -98,6 +125,7 @@ class Progress:
         self.title, self.total, self.every = title, total, every
         self.done, self.start = 0, time.perf_counter()
         self.bar: Any = _bar() if sys.stdout.isatty() else None
+        self.shown = -math.inf
 
     def __enter__(self) -> Self:
         if self.bar is not None:
@@ -111,15 +139,19 @@ class Progress:
         if self.bar is not None:
             self.bar.stop()
 
-    def step(self, text: str) -> None:
-        """One batch is done; `text` says how it stands."""
+    def step(self, text: Callable[[], str]) -> None:
+        """One batch is done; `text()` says how it stands. It is called only when that is shown: it may wait for a GPU."""
         self.done += 1
+        now = time.perf_counter()
         if self.bar is not None:
-            self.bar.update(self.task, advance=1, text=text)
+            if now - self.shown > BETWEEN or self.done == self.total:
+                self.shown = now
+                self.bar.update(self.task, text=text())
+            self.bar.update(self.task, completed=self.done)
         elif self.done % self.every == 0 or self.done == self.total:
-            left = (time.perf_counter() - self.start) / self.done * (self.total - self.done)
+            left = (now - self.start) / self.done * (self.total - self.done)
             print(
-                f"{self.title}[{self.done}/{self.total}]  {text}  eta {datetime.timedelta(seconds=round(left))}",
+                f"{self.title}[{self.done}/{self.total}]  {text()}  eta {datetime.timedelta(seconds=round(left))}",
                 flush=True,
             )
 

@@ -30,8 +30,8 @@ def test_average_weighs_by_count():
 
 def test_accuracy_is_in_percent():
     logits = Tensor(np.array([[1, 3, 2], [5, 0, 1], [0, 1, 9], [4, 8, 0]], np.float32))
-    assert training.accuracy(logits, Tensor(np.array([1, 0, 0, 1]))) == 75.0
-    assert training.accuracy(logits, Tensor(np.array([0, 1, 0, 2]))) == 0.0
+    assert training.accuracy(logits, Tensor(np.array([1, 0, 0, 1]))).item() == 75.0
+    assert training.accuracy(logits, Tensor(np.array([0, 1, 0, 2]))).item() == 0.0
 
 
 class Net(nn.Module):
@@ -102,7 +102,7 @@ def test_log_goes_on_from_records(tmp_path):
 def test_progress_in_a_log(capsys):
     with training.Progress("Epoch: [1]", total=7, every=3) as progress:
         for i in range(7):
-            progress.step(f"loss {i}")
+            progress.step(lambda i=i: f"loss {i}")
     lines = capsys.readouterr().out.splitlines()
     expected = [f"Epoch: [1][{n}/7]  loss {n - 1}  eta 0:00:00" for n in (3, 6, 7)]
     assert lines == expected
@@ -115,7 +115,7 @@ if sys.argv[1] == "plain":
     sys.modules["rich"] = None
 with training.Progress("Epoch: [1]", 6, every=2) as progress:
     for i in range(6):
-        progress.step(f"loss {i}.5")
+        progress.step(lambda i=i: f"loss {i}.5")
     if sys.argv[1] == "error":
         raise RuntimeError("stopped")
 print("after")

@@ -257,10 +257,10 @@ def chunk(input: Any, chunks: int, dim: int = 0) -> tuple[Any, ...]:
     return split(input, math.ceil(size / chunks) or [0] * chunks, dim)
 
 
-# For each way to continue an axis of a size: the place in it that stands at a place outside.
+# For each way to continue an axis of a size: the places in it that stand at places outside.
 CONTINUED = {
-    "reflect": lambda place, size: size - 1 - abs(size - 1 - abs(place)),
-    "replicate": lambda place, size: min(max(place, 0), size - 1),
+    "reflect": lambda places, size: size - 1 - abs(size - 1 - abs(places)),
+    "replicate": lambda places, size: array_module(places).clip(places, 0, size - 1),
 }
 
 
@@ -310,6 +310,6 @@ def pad(input: Any, pad: Sequence[int], mode: str = "constant", value: float | N
                 f"pad: mode {mode!r} needs numbers of at least 0, and {least} elements or more for {(before, after)}, "
                 f"but dimension {axis} of {input.shape} has {size}"
             )
-        places = [CONTINUED[mode](place, size) for place in range(-before, size + after)]
+        places = CONTINUED[mode](array_module(input.data).arange(-before, size + after), size)
         input = index(input, (*(slice(None),) * axis, places))
     return input

@@ -135,7 +135,7 @@ def _value(argument: Any) -> Any:
     if isinstance(argument, np.ndarray) and argument.dtype.kind == "V":  # a struct goes by value
 
         class Struct(ctypes.Structure):
-            _fields_ = [("words", ctypes.c_uint64 * (argument.nbytes // 8))]  # noqa: RUF012
+            _fields_ = [("words", ctypes.c_uint64 * (argument.nbytes // 8))]
 
         assert argument.nbytes % 8 == 0
         return Struct.from_buffer_copy(argument.tobytes())

@@ -12,21 +12,15 @@ was broadcast.
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import hashlib
-import importlib.machinery
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from tests.cuda import emulator
-
-counts: Counter[str] = Counter()  # "sync": the program waited; "upload": an array came from the host; "launch": of ours
+from tests.cuda.fake_cuda import RawModule, counts, cublas, cuda, module, nvrtc, waits
 
 # What CuPy has under NumPy's name and with NumPy's meaning; of functions and methods the parameters that CuPy has.
 UFUNCS = {
@@ -97,12 +91,6 @@ NUMBERS = {
     "bool_", "float16", "float32", "float64", "iinfo", "finfo", "inf", "int32", "int64", "nan", "newaxis", "pi",
     "uint8", "uint32", "uint64", "dtype", "promote_types", "result_type",
 }  # fmt: skip
-
-
-def waits(why: str) -> None:
-    """The host waits for the device, which nothing in a training step may do."""
-    counts["sync"] += 1
-    counts[f"sync by {why}"] += 1
 
 
 def _check_parameters(name: str, parameters: str, args: tuple[Any, ...], kwargs: Any) -> None:
@@ -344,148 +332,25 @@ def copyto(dst: ndarray, src: Any, casting: str = "same_kind", where: Any = None
 
 
 def sliding_window_view(x: ndarray, window_shape: Any, axis: Any = None) -> ndarray:
-    return ndarray(np.lib.stride_tricks.sliding_window_view(x._array, window_shape, axis))
+    return _ours(np.lib.stride_tricks.sliding_window_view(x._array, window_shape, axis), x)
 
 
 def as_strided(x: ndarray, shape: Any = None, strides: Any = None) -> ndarray:
     return _ours(np.lib.stride_tricks.as_strided(x._array, shape, strides), x)
 
 
-class Device:
-    """The one fake device, of compute capability 9.0."""
-
-    compute_capability = "90"
-
-    def __init__(self, device: int | None = None) -> None:
-        self.id = device or 0
-
-    def __enter__(self) -> Device:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        pass
-
-    def use(self) -> None:
-        pass
-
-
-class NVRTCError(RuntimeError):
-    """A failed compilation."""
-
-
-class _Program:
-    def __init__(self, text: str, name: str, headers: tuple[bytes, ...], names: tuple[bytes, ...]) -> None:
-        self.text = text
-        self.headers = {name.decode(): header.decode() for name, header in zip(names, headers, strict=True)}
-        self.log, self.library = "", b""
-
-
-def _compile(program: _Program, options: tuple[str, ...]) -> None:
-    try:
-        defines = tuple(option for option in options if option.startswith("-D"))
-        program.library = emulator.build(program.text, program.headers, defines)
-    except emulator.BuildError as error:
-        program.log = str(error)
-        raise NVRTCError("NVRTC_ERROR_COMPILATION (6)") from None
-
-
-class RawModule:
-    """A module from a file that the fake NVRTC made."""
-
-    def __init__(self, *, path: str) -> None:
-        self.module = emulator.Module(path)
-
-    def get_function(self, name: str) -> Any:
-        kernel = self.module.get_function(name)
-
-        def launch(*args: Any) -> None:
-            counts["launch"] += 1
-            counts[f"launch of {name}"] += 1
-            kernel(*args)
-
-        return launch
-
-
-def _matrix(pointer: int, rows: int, columns: int, leading: int) -> np.ndarray:
-    """A view of column-major float32 memory."""
-    size = leading * (columns - 1) + rows
-    flat = np.ctypeslib.as_array(ctypes.cast(pointer, ctypes.POINTER(ctypes.c_float)), (size,))
-    return np.lib.stride_tricks.as_strided(flat, (rows, columns), (4, 4 * leading))
-
-
-def _truncated(matrix: np.ndarray) -> np.ndarray:
-    """To TF32: 10 bits behind the point, rounded to the nearest."""
-    bits = np.ascontiguousarray(matrix).view(np.uint32).astype(np.uint64)
-    return ((bits + 0xFFF + ((bits >> 13) & 1)) & 0xFFFFE000).astype(np.uint32).view(np.float32)
-
-
-def gemm_ex(
-    handle: int, transa: int, transb: int, m: int, n: int, k: int, alpha: int, A: int, Atype: int, lda: int, B: int,
-    Btype: int, ldb: int, beta: int, C: int, Ctype: int, ldc: int, computeType: int, algo: int,
-) -> None:  # fmt: skip
-    """cuBLAS's C = alpha * op(A) @ op(B) + beta * C of column-major matrices, from addresses."""
-    assert Atype == Btype == Ctype == 0, "float32"
-    counts["gemm"] += 1
-    a = _matrix(A, *((k, m) if transa else (m, k)), lda)
-    b = _matrix(B, *((n, k) if transb else (k, n)), ldb)
-    c = _matrix(C, m, n, ldc)
-    assert lda >= a.shape[0]
-    assert ldb >= b.shape[0]
-    assert ldc >= m
-    a, b = (a.T if transa else a), (b.T if transb else b)
-    if computeType == cublas.CUBLAS_COMPUTE_32F_FAST_TF32:
-        a, b = _truncated(a), _truncated(b)
-    one, old = (ctypes.cast(p, ctypes.POINTER(ctypes.c_float))[0] for p in (alpha, beta))
-    product = np.float32(one) * (a @ b)
-    c[...] = product if old == 0 else product + np.float32(old) * c
-
-
-def _spec(name: str) -> Any:
-    return importlib.machinery.ModuleSpec(name, None)
-
-
-def _module(name: str, **members: Any) -> ModuleType:
-    module = ModuleType(name)
-    module.__spec__ = _spec(name)
-    vars(module).update(members)
-    return module
-
-
-nvrtc = _module(
-    "cupy.cuda.nvrtc",
-    NVRTCError=NVRTCError,
-    # as if a change of the emulator were another version of the compiler
-    getVersion=lambda: (
-        0,
-        int(hashlib.sha256((Path(__file__).parent / "emulator.h").read_bytes()).hexdigest()[:6], 16),
-    ),
-    createProgram=_Program,
-    compileProgram=_compile,
-    getProgramLog=lambda program: program.log,
-    getCUBIN=lambda program: program.library,
-    destroyProgram=lambda program: None,
-)
-runtime = SimpleNamespace(getDevice=lambda: 0, getDeviceCount=lambda: 1)
-stream = SimpleNamespace(synchronize=lambda: waits("synchronize()"))
-cuda = _module(
-    "cupy.cuda", nvrtc=nvrtc, runtime=runtime, Device=Device, is_available=lambda: True,
-    get_current_stream=lambda: stream, device=SimpleNamespace(get_cublas_handle=lambda: 1),
-)  # fmt: skip
-cublas = _module(
-    "cupy_backends.cuda.libs.cublas", gemmEx=gemm_ex, CUBLAS_OP_N=0, CUBLAS_OP_T=1, CUBLAS_GEMM_DEFAULT=-1,
-    CUBLAS_COMPUTE_32F=68, CUBLAS_COMPUTE_32F_FAST_TF32=77,
-)  # fmt: skip
-cupy = _module(
-    "cupy", ndarray=ndarray, asarray=array, array=array, ascontiguousarray=ascontiguousarray, copyto=copyto,
-    lib=SimpleNamespace(stride_tricks=SimpleNamespace(as_strided=as_strided, sliding_window_view=sliding_window_view)), cuda=cuda, RawModule=RawModule,
+cupy = module(
+    "cupy", ndarray=ndarray, asarray=asarray, array=array, ascontiguousarray=ascontiguousarray, copyto=copyto,
+    lib=SimpleNamespace(stride_tricks=SimpleNamespace(as_strided=as_strided, sliding_window_view=sliding_window_view)),
+    cuda=cuda, RawModule=RawModule,
     asnumpy=lambda a: a.get() if isinstance(a, ndarray) else np.asarray(a), __version__="14.0 (fake)",
     **{name: _function(name, parameters) for name, parameters in FUNCTIONS.items()},
     **{name: Ufunc(name) for name in UFUNCS}, **{name: getattr(np, name) for name in NUMBERS},
 )  # fmt: skip
-libs = _module("cupy_backends.cuda.libs", cublas=cublas)
+libs = module("cupy_backends.cuda.libs", cublas=cublas)
 MODULES = {
-    "cupy": cupy, "cupy.cuda": cuda, "cupy.cuda.nvrtc": nvrtc, "cupy_backends": _module("cupy_backends"),
-    "cupy_backends.cuda": _module("cupy_backends.cuda", libs=libs), "cupy_backends.cuda.libs": libs,
+    "cupy": cupy, "cupy.cuda": cuda, "cupy.cuda.nvrtc": nvrtc, "cupy_backends": module("cupy_backends"),
+    "cupy_backends.cuda": module("cupy_backends.cuda", libs=libs), "cupy_backends.cuda.libs": libs,
     "cupy_backends.cuda.libs.cublas": cublas,
 }  # fmt: skip
 

@@ -144,7 +144,9 @@ def test_a_block_of_precision_ends_with_an_error_and_may_decorate() -> None:
 
 @pytest.mark.parametrize("wrong", ["Fast", "", "float16", None, 3])
 def test_a_wrong_precision_is_refused(wrong: Any, fake: Any) -> None:
-    with pytest.raises(ArgumentError, match=f"set_precision: the precision is 'exact', 'fast' or 'tf32', not {wrong!r}"):
+    with pytest.raises(
+        ArgumentError, match=f"set_precision: the precision is 'exact', 'fast' or 'tf32', not {wrong!r}"
+    ):
         minires.set_precision(wrong)
     with pytest.raises(ArgumentError, match=f"precision: the precision is 'exact', 'fast' or 'tf32', not {wrong!r}"):
         kernels.precision(wrong).__enter__()

@@ -68,6 +68,11 @@ def gradient_for(y: np.ndarray) -> np.ndarray:
     return np.random.default_rng(2).standard_normal(y.shape).astype(np.float32).astype(y.dtype)
 
 
+def beside(constant: np.ndarray, x: Tensor) -> Tensor:
+    """An array that the op takes as it is, in x's type and where x is."""
+    return Tensor(constant, x.dtype, x.device)
+
+
 def normal(*shapes: tuple[int, ...]) -> Callable[[np.random.Generator], Arrays]:
     """Standard normal inputs."""
     return lambda rng: [rng.standard_normal(shape) for shape in shapes]

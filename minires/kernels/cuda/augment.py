@@ -21,7 +21,13 @@ _PLAN = np.dtype(
 
 
 def normalised(
-    images: Array, rows: Array | None, index: Array, epoch: int, crop: Crop | None, flip: Flip | None, scale: Scale | None
+    images: Array,
+    rows: Array | None,
+    index: Array,
+    epoch: int,
+    crop: Crop | None,
+    flip: Flip | None,
+    scale: Scale | None,
 ) -> bool:
     """float32 or uint8 images of up to 4 channels that are normalised at the end, int64 rows and index"""
     whole = all(a is None or a.dtype == np.int64 for a in (rows, index))
@@ -33,7 +39,13 @@ def normalised(
 
 @variant(augment, Accepts("cuda", ("uint8", "float32", "int64")), suits=normalised)
 def augment_cuda(
-    images: Array, rows: Array | None, index: Array, epoch: int, crop: Crop | None, flip: Flip | None, scale: Scale | None
+    images: Array,
+    rows: Array | None,
+    index: Array,
+    epoch: int,
+    crop: Crop | None,
+    flip: Flip | None,
+    scale: Scale | None,
 ) -> Array:
     """One thread for each pixel of the batch, which reads its pixel of the data set."""
     assert scale is not None

@@ -51,11 +51,13 @@ class Parameter:
     is_pointer: bool
 
     def argument(self, kernel: str, value: Any) -> Any:
-        """A value as the launch takes it. Raises DeviceError for an array of another type, or not contiguous."""
+        """A value as the launch takes it. Raises DeviceError for what is none, or an array of another type or layout."""
         if not self.is_pointer:
             return value if self.dtype is None else self.dtype(value)
         if value is None:
             return np.uint64(0)  # a null pointer
+        if not hasattr(value, "flags"):
+            raise DeviceError(f"{kernel}: {self.name} must be an array, not {value!r}")
         if value.dtype != self.dtype or not value.flags.c_contiguous:
             contiguous = "" if value.flags.c_contiguous else ", not contiguous"
             raise DeviceError(
@@ -166,8 +168,12 @@ def cached_cubin(stem: str, arch: str, width: int) -> Path:
 def _keep(code: bytes, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.stem, delete=False) as file:
-        file.write(code)
-        publish(file, path)  # type: ignore[arg-type]
+        try:
+            file.write(code)
+            publish(file, path)  # type: ignore[arg-type]
+        except OSError:
+            os.unlink(file.name)
+            raise
 
 
 @functools.cache

@@ -108,9 +108,7 @@ def _is_pointwise(kernel: tuple[int, int], geometry: ConvGeometry) -> bool:
     return kernel == (1, 1) and geometry == ConvGeometry(dilation=geometry.dilation)
 
 
-def _columns(
-    x: Array, kernel: tuple[int, int], geometry: ConvGeometry
-) -> Iterator[tuple[Array, slice]]:
+def _columns(x: Array, kernel: tuple[int, int], geometry: ConvGeometry) -> Iterator[tuple[Array, slice]]:
     """The im2col matrix chunk by chunk, with the rows that it holds."""
     if _is_pointwise(kernel, geometry):
         yield x.reshape(-1, x.shape[3]), slice(None)

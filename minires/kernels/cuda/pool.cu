@@ -1,5 +1,6 @@
 // Pooling of images (N, H, W, C). A thread makes V channels of one pixel of the result: nothing is written twice, and
-// terms are added in the order in which the portable kernels add them.
+// terms are added in the order in which the portable kernels add them. Sizes are such that 32 bits count a result's
+// elements, and that products of two images' sides fit in them: pool.py sees to it.
 #include "common.cuh"
 
 // How a window moves: sizes of image, result and window, strides, pads at the top and left, dilations.
@@ -17,12 +18,12 @@ struct Place {
     long long image, own;
     int row, column, channel, C;
 
-    __device__ Place(long long total, int H, int W, int C_) {
-        long long i = (long long)blockIdx.x * THREADS + threadIdx.x, pixel = i / (C_ / V);
+    __device__ Place(unsigned total, int H, int W, int C_) {
+        unsigned i = blockIdx.x * THREADS + threadIdx.x, groups = C_ / V, pixel = i / groups;
         inside = i < total;
-        own = i * V;
+        own = (long long)i * V;
         C = C_;
-        channel = i % (C / V) * V;
+        channel = i % groups * V;
         column = pixel % W;
         row = pixel / W % H;
         image = pixel / W / H;
@@ -38,6 +39,7 @@ struct Place {
 template <class F> __device__ __forceinline__ void each_tap(const float* x, const Place& p, const Window& g, F f) {
     int top = p.row * g.sh - g.top, left = p.column * g.sw - g.left;
     for (int r = 0; r < g.KH; r++)
+#pragma unroll 2 // more take more registers than there are
         for (int s = 0; s < g.KW; s++) {
             int h = top + r * g.dh, w = left + s * g.dw;
             bool on_image = h >= 0 && h < g.H && w >= 0 && w < g.W;
@@ -59,7 +61,7 @@ template <class F> __device__ __forceinline__ void each_window(const Place& p, c
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS) max_pool2d(
-    const float* x, float* y, unsigned char* index, long long total, Window g
+    const float* x, float* y, unsigned char* index, unsigned total, Window g
 ) {
     Place p(total, g.OH, g.OW, g.C);
     if (!p.inside) return;
@@ -86,7 +88,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) max_pool2d(
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS) max_pool2d_grad(
-    const float* gy, const unsigned char* index, float* gx, long long total, Window g
+    const float* gy, const unsigned char* index, float* gx, unsigned total, Window g
 ) {
     Place p(total, g.H, g.W, g.C);
     if (!p.inside) return;
@@ -103,7 +105,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) max_pool2d_grad(
 
 // Divides by `number`, or by count[0], or, where `each`, by the window's own of counts (OH, OW).
 extern "C" __global__ void __launch_bounds__(THREADS) avg_pool2d(
-    const float* x, const float* count, float number, int each, float* y, long long total, Window g
+    const float* x, const float* count, float number, int each, float* y, unsigned total, Window g
 ) {
     Place p(total, g.OH, g.OW, g.C);
     if (!p.inside) return;
@@ -120,7 +122,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) avg_pool2d(
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS) avg_pool2d_grad(
-    const float* gy, const float* count, float number, int each, float* gx, long long total, Window g
+    const float* gy, const float* count, float number, int each, float* gx, unsigned total, Window g
 ) {
     Place p(total, g.H, g.W, g.C);
     if (!p.inside) return;
@@ -137,19 +139,21 @@ extern "C" __global__ void __launch_bounds__(THREADS) avg_pool2d_grad(
 struct Span {
     int first, end;
 
-    __device__ Span(int i, int size, int count) {
-        first = (long long)i * size / count;
-        end = ((i + 1LL) * size + count - 1) / count;
+    __device__ Span(unsigned i, unsigned size, unsigned count) {
+        first = i * size / count;
+        end = ((i + 1) * size + count - 1) / count;
     }
 
     __device__ int places() const { return end - first; }
 };
 
-// The sum of f(row, column) over a window: down its rows, then along them.
-template <class F> __device__ __forceinline__ Floats window_sum(Span rows, Span columns, F f) {
+// The sum of f(row, column) over a window: down its rows, AT_ONCE of them in flight, then along them.
+template <int AT_ONCE, class F> __device__ __forceinline__ Floats window_sum(Span rows, Span columns, F f) {
     Floats total = {};
+#pragma unroll 1
     for (int w = columns.first; w < columns.end; w++) {
         Floats sum = {};
+#pragma unroll AT_ONCE
         for (int h = rows.first; h < rows.end; h++) {
             Floats here = f(h, w);
             for (int v = 0; v < V; v++) sum.at[v] += here.at[v];
@@ -160,12 +164,12 @@ template <class F> __device__ __forceinline__ Floats window_sum(Span rows, Span 
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS) adaptive_avg_pool2d(
-    const float* x, float* y, long long total, int H, int W, int C, int OH, int OW
+    const float* x, float* y, unsigned total, int H, int W, int C, int OH, int OW
 ) {
     Place p(total, OH, OW, C);
     if (!p.inside) return;
     Span rows(p.row, H, OH), columns(p.column, W, OW);
-    Floats sum = window_sum(rows, columns, [&](int h, int w) { return load(x + p.at(h, w, H, W)); });
+    Floats sum = window_sum<4>(rows, columns, [&](int h, int w) { return load(x + p.at(h, w, H, W)); });
     float places = (float)rows.places() * columns.places();
     for (int v = 0; v < V; v++) sum.at[v] /= places;
     store(y + p.own, sum);
@@ -173,12 +177,12 @@ extern "C" __global__ void __launch_bounds__(THREADS) adaptive_avg_pool2d(
 
 // The windows that hold a pixel are a window over gy: the same rule with the sizes exchanged.
 extern "C" __global__ void __launch_bounds__(THREADS) adaptive_avg_pool2d_grad(
-    const float* gy, float* gx, long long total, int H, int W, int C, int OH, int OW
+    const float* gy, float* gx, unsigned total, int H, int W, int C, int OH, int OW
 ) {
     Place p(total, H, W, C);
     if (!p.inside) return;
     Span rows(p.row, OH, H), columns(p.column, OW, W);
-    Floats sum = window_sum(rows, columns, [&](int oh, int ow) {
+    Floats sum = window_sum<1>(rows, columns, [&](int oh, int ow) {
         Floats share = load(gy + p.at(oh, ow, OH, OW));
         float places = (float)Span(oh, H, OH).places() * Span(ow, W, OW).places();
         for (int v = 0; v < V; v++) share.at[v] /= places;

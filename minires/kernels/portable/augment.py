@@ -33,7 +33,13 @@ class Scale(NamedTuple):
 
 @kernel
 def augment(
-    images: Array, rows: Array | None, index: Array, epoch: int, crop: Crop | None, flip: Flip | None, scale: Scale | None
+    images: Array,
+    rows: Array | None,
+    index: Array,
+    epoch: int,
+    crop: Crop | None,
+    flip: Flip | None,
+    scale: Scale | None,
 ) -> Array:
     """images[rows] (N, H, W, C), or images where `rows` is None, after those of the three steps that are not None.
 

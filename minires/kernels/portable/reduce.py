@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ...device import Array, array_module
+from ...device import Array, array_module, device_of
 from ..dispatch import kernel, quiet
 
 # Rows that are added one by one before partial sums are. A plain x.sum(0) of a C-ordered array adds all rows one by
@@ -85,8 +85,21 @@ def sum_rows_at(gy: Array, places: Array, rows: int) -> Array:
     starts, ends = xp.searchsorted(inside, every), xp.searchsorted(inside, every, side="right")
     # one row of zeros more, for the runs without terms at the end to start at
     terms = xp.concatenate([gy[order], xp.zeros_like(gy, shape=(1, gy.shape[1]))]).astype(xp.float64)
-    total = xp.add.reduceat(terms, starts, axis=0)
+    total = xp.add.reduceat(terms, starts, axis=0) if device_of(gy) == "cpu" else _rest_of_run(terms, inside)[starts]
     return xp.where((starts < ends)[:, None], total, 0).astype(gy.dtype)
+
+
+def _rest_of_run(terms: Array, places: Array) -> Array:
+    """Make each row of terms the sum of itself and of those after it at the same place; equal places are together.
+
+    For CuPy, whose add.reduceat subtracts running sums: there a NaN would reach every run after its own.
+    """
+    step, rows = 1, len(places)
+    while step < rows:  # a row holds the sum of up to `step` rows, and takes that of the next ones
+        same = places[step:] == places[:-step]
+        terms[: rows - step] += array_module(terms).where(same[:, None], terms[step:rows], 0)
+        step *= 2
+    return terms
 
 
 @kernel

@@ -10,7 +10,7 @@ import numpy as np
 from minires import ops
 from minires.ops.loss import BCEWithLogits, CrossEntropy, LogSoftmax, NLLLoss, SoftCrossEntropy, Softmax, SquaredError
 from tests import reference
-from tests.ops.case import Case, away, normal
+from tests.ops.case import Case, away, beside, normal
 from tests.ops.mutant import Mutant, instead, on_saved, replaced
 
 REDUCTIONS = ("mean", "sum", "none")
@@ -37,7 +37,7 @@ def scored(name: str, target: Any = LABELS, variant: str = "", reduction: str = 
     axes = (0, len(shape) - 1, *range(1, len(shape) - 1)) if len(shape) > 2 else None
 
     def op(z: Any, t: Any) -> Any:
-        w = None if weight is None else weight.astype(z.dtype)
+        w = None if weight is None else beside(weight, z)
         return getattr(ops, function)(z, t, w, ignore_index=ignored, reduction=reduction, **mixed)
 
     def torchs(torch: Any, z: Any, t: Any) -> Any:
@@ -80,7 +80,7 @@ def binary(variant: str, reduction: str = "mean", weight: Any = None, pos_weight
     constants = {"weight": weight, "pos_weight": pos_weight}
 
     def op(x: Any, t: Any) -> Any:
-        like = {k: None if v is None else v.astype(x.dtype) for k, v in constants.items()}
+        like = {k: None if v is None else beside(v, x) for k, v in constants.items()}
         return ops.binary_cross_entropy_with_logits(x, t, reduction=reduction, **like)
 
     def torchs(torch: Any, x: Any, t: Any) -> Any:

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from minires import Tensor, ops
+from minires import ops
 from minires.ops.norm import BatchNorm, BatchNormAddReLU, BatchNormEval, GroupNorm
 from tests import reference
-from tests.ops.case import Arrays, Case, normal
+from tests.ops.case import Arrays, Case, beside, normal
 from tests.ops.mutant import Mutant, on_saved, replaced, zero
 
 MEAN, VARIANCE = np.linspace(-1, 1, 5), np.linspace(0.5, 2, 5)
@@ -24,7 +24,7 @@ def normalised(name: str, shape: tuple[int, ...], training: bool = True, add: bo
     statistics = (None, None) if training else (MEAN[:c], VARIANCE[:c])
 
     def op(x: Any, gamma: Any, beta: Any, z: Any = None) -> Any:
-        running = (None if s is None else Tensor(s.astype(x.dtype)) for s in statistics)
+        running = (None if s is None else beside(s, x) for s in statistics)
         return ops.batch_norm(x, *running, gamma, beta, training, eps=eps, add=z, relu=relu)
 
     def before(x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, z: Any = None) -> np.ndarray:
