@@ -14,7 +14,7 @@ from . import ops
 from .autograd import Version, accumulate, is_grad_enabled, register_tensor
 from .autograd import backward as run_backward
 from .convert import parse_to, to_array
-from .device import Array, array_module, device_of, to_device
+from .device import Array, array_module, check_one_device, device_of, to_device
 from .errors import DTypeError, GraphError, ShapeError
 from .hooks import RemovableHandle
 from .inplace import assign, update
@@ -61,7 +61,8 @@ class Tensor:
     def data(self, array: Any) -> None:
         self._array = _to_array(array)
         self.version.count += 1
-        if self._grad is not None and (self._grad.shape != self.shape or self._grad.dtype != self.dtype):
+        grad = self._grad
+        if grad is not None and (grad.shape, grad.dtype, grad.device) != (self.shape, self.dtype, self.device):
             self._grad = None  # it belongs to the old array
 
     @property
@@ -78,6 +79,7 @@ class Tensor:
                 raise ShapeError(
                     f"grad of shape {value.shape}, {value.dtype} for a tensor of {self.shape}, {self.dtype}"
                 )
+            check_one_device("grad", [self._array, value.data])
         self._grad = value
 
     @property
@@ -154,7 +156,8 @@ class Tensor:
     def backward(self, gradient: Any = None, retain_graph: bool = False) -> None:
         """Add to every leaf's `.grad` the gradient of this scalar, or of sum(self * gradient).
 
-        Raises GraphError for a tensor without graph, without `gradient` if it is no scalar, or backward run twice.
+        Raises GraphError for a tensor without graph, without `gradient` if it is no scalar, or backward run twice;
+        DeviceError for a `gradient` that is elsewhere.
         """
         if not self.requires_grad:
             raise GraphError(
@@ -173,6 +176,7 @@ class Tensor:
                 raise ShapeError(
                     f"backward: gradient is {seed.shape}, {seed.dtype}; the tensor is {self.shape}, {self.dtype}"
                 )
+            check_one_device("backward", [self._array, seed])
         run_backward(self, seed, retain_graph)
 
     def retain_grad(self) -> None:
@@ -321,9 +325,11 @@ class Tensor:
     def _compare(self, other: Any, relation: Callable[[Any, Any], Any]) -> Any:
         if other is None:
             return NotImplemented
-        other = other.item() if isinstance(other, np.generic) else other
+        other = other.item() if isinstance(other, np.generic) else other._array if isinstance(other, Tensor) else other
+        if hasattr(other, "dtype"):
+            pass
         try:
-            return Tensor(relation(self._array, other._array if isinstance(other, Tensor) else other))
+            return Tensor(relation(self._array, other))
         except ValueError as error:
             raise ShapeError(f"{relation.__name__}: {error}") from None
 

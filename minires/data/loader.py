@@ -97,7 +97,7 @@ class DataLoader:
                 batch = self.mix(images, labels, index, epoch)
             return batch
         except Exception as error:
-            shown = ", ".join(map(str, index[:4])) + (", ..." if len(index) > 4 else "")
+            shown = ", ".join(map(str, to_device(index[:4], "cpu"))) + (", ..." if len(index) > 4 else "")
             raise DataError(f"loading examples {shown} failed: {type(error).__name__}: {error}") from error
 
 

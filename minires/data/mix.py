@@ -15,23 +15,24 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ..device import Array, array_module
 from ..errors import ArgumentError, DTypeError, RangeError, ShapeError
 from . import draws
 from .transforms import boxes
 
-Mix = Callable[[np.ndarray, np.ndarray, np.ndarray, int], tuple[np.ndarray, ...]]
+Mix = Callable[[Array, Array, Array, int], tuple[Array, ...]]
 
 
 def mixup(
-    images: np.ndarray,
-    labels: np.ndarray,
-    index: np.ndarray,
+    images: Array,
+    labels: Array,
+    index: Array,
     epoch: int,
     *,
     alpha: float = 1.0,
     classes: int,
     seed: int = 0,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Array, Array]:
     """share * image + (1 - share) * partner, the labels likewise, with share ~ Beta(alpha, alpha).
 
     Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018, section 2, which draws a share for each pair; their
@@ -48,15 +49,15 @@ def mixup(
 
 
 def cutmix(
-    images: np.ndarray,
-    labels: np.ndarray,
-    index: np.ndarray,
+    images: Array,
+    labels: Array,
+    index: Array,
     epoch: int,
     *,
     alpha: float = 1.0,
     classes: int,
     seed: int = 0,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Array, Array]:
     """A box of each image is its partner's; the labels are mixed by area.
 
     Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features", 2019, section
@@ -67,15 +68,19 @@ def cutmix(
     """
     _check("cutmix", alpha, images, labels, index)
     drawn = draws.words(seed, epoch, index, draws.CUTMIX_PAIR)
-    side = np.sqrt(1 - draws.symmetric_beta(draws.words(seed, epoch, index, draws.CUTMIX_SHARE), alpha))
+    side = array_module(images).sqrt(
+        1 - draws.symmetric_beta(draws.words(seed, epoch, index, draws.CUTMIX_SHARE), alpha)
+    )
     height, width = ((side * length).astype(np.int64) for length in images.shape[1:3])
     partner = _partners(drawn)
     box = boxes(images.shape[1:3], drawn[:, 2], drawn[:, 3], height, width)
     share = 1 - box.mean(axis=(1, 2), dtype=np.float32)
-    return np.where(box[..., None], images[partner], images), _mixed("cutmix", labels, partner, share, classes)
+    return array_module(images).where(box[..., None], images[partner], images), _mixed(
+        "cutmix", labels, partner, share, classes
+    )
 
 
-def label_smoothing(labels: np.ndarray, smoothing: float, classes: int) -> np.ndarray:
+def label_smoothing(labels: Array, smoothing: float, classes: int) -> Array:
     """(1 - smoothing) * label + smoothing / classes as probabilities (N, classes) in float32.
 
     Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", 2016, section 7. labels are class
@@ -87,32 +92,34 @@ def label_smoothing(labels: np.ndarray, smoothing: float, classes: int) -> np.nd
     return (1 - smoothing) * q + np.float32(smoothing / classes)
 
 
-def _check(name: str, alpha: float, images: np.ndarray, labels: np.ndarray, index: np.ndarray) -> None:
+def _check(name: str, alpha: float, images: Array, labels: Array, index: Array) -> None:
     if not (alpha > 0 and math.isfinite(alpha)):
         raise ArgumentError(f"{name}: alpha {alpha} must be above 0")
-    if images.ndim != 4 or not images.shape[:1] == np.shape(labels)[:1] == np.shape(index)[:1]:
+    labelled, numbered = (getattr(array, "shape", ()) for array in (labels, index))
+    if images.ndim != 4 or not images.shape[:1] == labelled[:1] == numbered[:1]:
         raise ShapeError(
-            f"{name}: images {images.shape} must be (N, H, W, C), with labels {np.shape(labels)} and index "
-            f"{np.shape(index)} of as many examples"
+            f"{name}: images {images.shape} must be (N, H, W, C), with labels {labelled} and index {numbered} of as "
+            "many examples"
         )
 
 
-def _partners(word: np.ndarray) -> np.ndarray:
+def _partners(word: Array) -> Array:
     """For each example its successor in the batch's random circle: itself only if it is alone."""
     order = draws.ranks(word)
-    partner = np.empty_like(order)
-    partner[order] = np.roll(order, -1)
+    xp = array_module(order)
+    partner = xp.empty_like(order)
+    partner[order] = xp.roll(order, -1)
     return partner
 
 
-def _mixed(name: str, labels: np.ndarray, partner: np.ndarray, share: np.ndarray, classes: int) -> np.ndarray:
+def _mixed(name: str, labels: Array, partner: Array, share: Array, classes: int) -> Array:
     q = _probabilities(name, labels, classes)
     return share[:, None] * q + (1 - share[:, None]) * q[partner]
 
 
-def _probabilities(name: str, labels: np.ndarray, classes: int) -> np.ndarray:
+def _probabilities(name: str, labels: Array, classes: int) -> Array:
     """Labels as rows of probabilities (N, classes) in float32; rows of probabilities as they are."""
-    labels = np.asarray(labels)
+    labels = labels if hasattr(labels, "dtype") else np.asarray(labels)
     if classes < 1:
         raise ArgumentError(f"{name}: classes={classes} must be at least 1")
     if labels.dtype.kind == "f":
@@ -121,8 +128,9 @@ def _probabilities(name: str, labels: np.ndarray, classes: int) -> np.ndarray:
         return labels.astype(np.float32)
     if labels.dtype.kind not in "iu" or labels.ndim != 1:
         raise DTypeError(f"{name}: labels {labels.shape} of {labels.dtype} are no class numbers (N,)")
-    if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
+    xp = array_module(labels)
+    if (
+        xp is np and len(labels) and not 0 <= labels.min() <= labels.max() < classes
+    ):  # a GPU would have to be waited for
         raise RangeError(f"{name}: labels run from {labels.min()} to {labels.max()}, but classes={classes}")
-    q = np.zeros((len(labels), classes), np.float32)
-    q[np.arange(len(labels)), labels] = 1
-    return q
+    return (xp.arange(classes) == labels[:, None]).astype(np.float32)

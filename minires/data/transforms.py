@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..device import Array
+from ..device import Array, array_module
 from ..errors import ArgumentError, DataError, ShapeError
 from ..kernels import Crop, Flip, Scale, augment
 from . import draws
@@ -86,22 +86,21 @@ class Cutout:
         if self.size < 1:
             raise ArgumentError(f"{self}: size must be at least 1")
 
-    def __call__(self, images: np.ndarray, index: np.ndarray, epoch: int) -> np.ndarray:
+    def __call__(self, images: Array, index: Array, epoch: int) -> Array:
         drawn = draws.words(self.seed, epoch, index, draws.CUTOUT)
-        sides = np.full(len(images), self.size)
+        sides = array_module(images).full(len(images), self.size)
         y = images.copy()
         y[boxes(images.shape[1:3], drawn[:, 0], drawn[:, 1], sides, sides)] = 0
         return y
 
 
-def boxes(
-    shape: tuple[int, ...], row: np.ndarray, column: np.ndarray, height: np.ndarray, width: np.ndarray
-) -> np.ndarray:
+def boxes(shape: tuple[int, ...], row: Array, column: Array, height: Array, width: Array) -> Array:
     """Boxes in maps of (H, W), True inside: (N, H, W). Words (N,) draw their centres; the border clips them."""
     lines = []
     for length, word, size in zip(shape, (row, column), (height, width), strict=True):
         start = (draws.below(word, length) - size // 2)[:, None]
-        lines.append((np.arange(length) >= start) & (np.arange(length) < start + size[:, None]))
+        places = array_module(word).arange(length)
+        lines.append((places >= start) & (places < start + size[:, None]))
     return lines[0][:, :, None] & lines[1][:, None, :]
 
 

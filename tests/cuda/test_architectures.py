@@ -22,15 +22,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="NVRTC comes fro
 
 def compile_all(folder: Path, archs: tuple[str, ...], *lots: list[str]) -> list[dict[str, Any]]:
     """What was made of the stems of a folder, each lot in a process. Skips the test where there is no NVRTC."""
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.cuda.nvrtc", str(folder), ",".join(archs), *lot],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            text=True,
-        )  # fmt: skip
-        for lot in lots
-    ]
+    command = [sys.executable, "-m", "tests.cuda.nvrtc", str(folder), ",".join(archs)]
+    processes = [subprocess.Popen([*command, *lot], cwd=ROOT, stdout=subprocess.PIPE, text=True) for lot in lots]
     made = [json.loads(line) for process in processes for line in process.communicate()[0].splitlines()]
     assert not any(process.returncode for process in processes)
     if missing := next((one["missing"] for one in made if "missing" in one), None):
@@ -70,7 +63,7 @@ PLANTED = {
     "syntax": ("nonsense();", "nonsense"),
     "warning": ("int unused = 1 / 0; y[0] = 1;", "warning"),
     "spill": (  # 100 numbers at once, where a thread can have 64
-        "float a[100];\n#pragma unroll\nfor (int k = 0; k < 100; k++) a[k] = y[k * 977];\n"
+        "float a[100];\n#pragma unroll\nfor (int k = 0; k < 100; k++) a[k] = y[k * 977];\n__syncthreads();\n"
         "#pragma unroll\nfor (int k = 0; k < 100; k++) y[k * 977] = a[99 - k] * a[(k * 7 + 3) % 100];",
         "bytes of spill",
     ),

@@ -40,10 +40,10 @@ struct Tile {
         return (lane_ * groups + group) * V + swapped;
     }
 
-    // Sums a quantity over the lanes, in the same order at every launch, into this part's row of (parts, C).
+    // Sums a quantity over the lanes, in the same order at every launch, into this part's row of (parts, C). A thread
+    // ends with, and the next call begins with, places that are its own: no barrier is needed between calls.
     __device__ void sum_lanes(const double* value, double* part) const {
         __shared__ double sums[THREADS * V];
-        __syncthreads(); // the quantity before may still be read
         for (int v = 0; v < V; v++) sums[slot(lane, v)] = value[v];
         __syncthreads();
         for (int half = lanes / 2; half > 0; half /= 2) {
@@ -56,7 +56,8 @@ struct Tile {
     }
 };
 
-// The sum of `parts` numbers, `row` apart, of each of 32 columns, by a block of THREADS threads, in a fixed order.
+// The sum of `parts` numbers, `row` apart, of each of 32 columns, by a block of THREADS threads, in a fixed order. The
+// first 32 threads get it. As above, no barrier is needed between calls.
 __device__ inline double sum_parts(const double* part, int parts, long long row, bool inside) {
     const int lanes = THREADS / 32;
     __shared__ double sums[THREADS];
@@ -64,12 +65,11 @@ __device__ inline double sum_parts(const double* part, int parts, long long row,
     double total = 0;
     if (inside)
         for (int p = lane; p < parts; p += lanes) total += part[p * row];
-    __syncthreads(); // the sum before may still be read
     sums[threadIdx.x] = total;
     __syncthreads();
     for (int half = lanes / 2; half > 0; half /= 2) {
         if (lane < half) sums[threadIdx.x] += sums[threadIdx.x + 32 * half];
         __syncthreads();
     }
-    return sums[threadIdx.x % 32];
+    return sums[threadIdx.x];
 }

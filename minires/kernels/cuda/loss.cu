@@ -10,8 +10,8 @@ __device__ __forceinline__ double warp_sum(double value) {
 
 // What softmax needs to know of a row: see kernels/portable/loss.py.
 struct Row {
-    float top;    // its maximum; NaN if there is a NaN
-    float others; // the sum of exp(z - top) over all but the first of the maxima
+    float top;     // its maximum; NaN if there is a NaN
+    double others; // the sum of exp(z - top) over all but the first of the maxima
 
     __device__ Row(const float* z, int C, int lane) {
         int place = 0;
@@ -28,7 +28,7 @@ struct Row {
             float shifted = z[c] - top;
             sum += c == place ? shifted : expf(shifted); // 0, or NaN where the maximum is infinite: all of its row is
         }
-        others = (float)warp_sum(sum);
+        others = warp_sum(sum);
     }
 };
 
@@ -44,7 +44,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) cross_entropy(
     if (lane > 0) return;
     long long t = target[row];
     float times = scale ? scale[row] : 1.f;
-    float value = t >= 0 && t < C ? log1pf(r.others) - (z[t] - r.top) : nanf("");
+    float value = t >= 0 && t < C ? log1pf((float)r.others) - (z[t] - r.top) : nanf("");
     loss[row] = times == 0.f ? 0.f : value * times;
 }
 
@@ -61,12 +61,12 @@ extern "C" __global__ void __launch_bounds__(THREADS) cross_entropy_grad(
     long long t = target[row];
     bool has_target = t >= 0 && t < C;
     float times = scale ? scale[row] : 1.f, factor = has_target ? gy[row] * times : nanf("");
-    double sum = 0;
+    double sum = 0, share = 1 / (1 + r.others);
     for (int c = lane; c < C; c += 32) {
         if (c == t) continue;
-        float p = expf(z[c] - r.top) / (1.f + r.others);
+        double p = expf(z[c] - r.top) * share;
         sum += p;
-        gz[c] = times == 0.f ? 0.f : factor * p;
+        gz[c] = times == 0.f ? 0.f : factor * (float)p;
     }
     sum = warp_sum(sum);
     if (lane == 0 && has_target) gz[t] = times == 0.f ? 0.f : factor * (float)-sum;

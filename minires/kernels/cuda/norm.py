@@ -35,8 +35,10 @@ def batch_norm_statistics_cuda(x: Array, eps: float) -> BatchStatistics:
     part = xp.empty((grid[0], 2, c), np.float64)
     launch("norm", "batch_norm_sums", grid, THREADS, x, part, m, c, groups, rows, width=width)
     hi, lo, variance, invstd = (xp.empty(c, np.float32) for _ in range(4))
-    finish = (blocks(c, 32),)
-    launch("norm", "batch_norm_finish", finish, THREADS, part, x, hi, lo, variance, invstd, grid[0], m, c, eps)
+    launch(
+        "norm", "batch_norm_finish", (blocks(c, 32),), THREADS,
+        part, x, hi, lo, variance, invstd, grid[0], m, c, eps, width=width,
+    )  # fmt: skip
     return BatchStatistics(hi, lo, variance, invstd)
 
 
@@ -80,7 +82,7 @@ def _gradients(
     ggamma, gbeta, slope, rest = (xp.empty(c, np.float32) for _ in range(4))
     launch(
         "norm", "batch_norm_grad_finish", (blocks(c, 32),), THREADS,
-        part, lo, invstd, gamma, ggamma, gbeta, slope, rest, grid[0], m, c,
+        part, lo, invstd, gamma, ggamma, gbeta, slope, rest, grid[0], m, c, width=width,
     )  # fmt: skip
     gx = xp.empty(x.shape, x.dtype)
     g = xp.empty(x.shape, x.dtype) if keep else None

@@ -39,7 +39,7 @@ struct Place {
 template <class F> __device__ __forceinline__ void each_tap(const float* x, const Place& p, const Window& g, F f) {
     int top = p.row * g.sh - g.top, left = p.column * g.sw - g.left;
     for (int r = 0; r < g.KH; r++)
-#pragma unroll 2 // more take more registers than there are
+#pragma unroll 2 // unrolled further, it spills
         for (int s = 0; s < g.KW; s++) {
             int h = top + r * g.dh, w = left + s * g.dw;
             bool on_image = h >= 0 && h < g.H && w >= 0 && w < g.W;

@@ -19,50 +19,58 @@ from ..portable.pool import (
     max_pool2d_grad,
 )
 from .compiler import THREADS, blocks, launch, vector
-from .norm import ON_GPU, filled
+from .norm import ON_GPU
 
 _FIELDS = ("H", "W", "C", "OH", "OW", "KH", "KW", "sh", "sw", "top", "left", "dh", "dw", "unused")
 _WINDOW = np.dtype([(name, np.int32) for name in _FIELDS])
 
 
-def _fits(shape: tuple[int, ...], kernel_size: tuple[int, int], geometry: ConvGeometry) -> bool:
-    return min(*shape, *geometry.output_size(shape[1:3], kernel_size)) > 0
+def _fits(shape: tuple[int, ...], output_size: tuple[int, ...]) -> bool:
+    (n, h, w, c), (oh, ow) = shape, output_size
+    sides = h, w, oh, ow
+    return min(n, c, *sides) > 0 and max(sides) < 1 << 16 and n * c * max(h * w, oh * ow) < 1 << 31
 
 
-def bytes_count(x: Array, kernel_size: tuple[int, int], geometry: ConvGeometry) -> bool:
-    """images that are not empty, windows of at most 256 places"""
-    return _fits(x.shape, kernel_size, geometry) and math.prod(kernel_size) <= 256
+def small_windows(x: Array, kernel_size: tuple[int, int], geometry: ConvGeometry) -> bool:
+    """images that are neither empty nor huge, windows of at most 256 places"""
+    return math.prod(kernel_size) <= 256 and _fits(x.shape, geometry.output_size(x.shape[1:3], kernel_size))
 
 
-def bytes_counted(
+def small_windows_grad(
     gy: Array, index: Array, shape: tuple[int, ...], kernel_size: tuple[int, int], geometry: ConvGeometry
 ) -> bool:
-    """images that are not empty, float32 gy and uint8 index"""
-    return _fits(shape, kernel_size, geometry) and gy.dtype == np.float32 and index.dtype == np.uint8
+    """images that are neither empty nor huge, float32 gy and uint8 index"""
+    return _fits(shape, gy.shape[1:3]) and gy.dtype == np.float32 and index.dtype == np.uint8
 
 
 def counted(x: Array, kernel_size: tuple[int, int], geometry: ConvGeometry, count: Any) -> bool:
-    """images that are not empty, a count that is a number, (1, 1, 1) or (OH, OW, 1)"""
-    return _fits(x.shape, kernel_size, geometry) and _divides(count, geometry.output_size(x.shape[1:3], kernel_size))
+    """images that are neither empty nor huge, a count that is a number, (1, 1, 1) or (OH, OW, 1)"""
+    output_size = geometry.output_size(x.shape[1:3], kernel_size)
+    return _fits(x.shape, output_size) and _divides(count, output_size)
 
 
 def counted_grad(
     gy: Array, shape: tuple[int, ...], kernel_size: tuple[int, int], geometry: ConvGeometry, count: Any
 ) -> bool:
-    """images that are not empty, a count that is a number, (1, 1, 1) or (OH, OW, 1)"""
-    return _fits(shape, kernel_size, geometry) and _divides(count, gy.shape[1:3])
+    """images that are neither empty nor huge, a count that is a number, (1, 1, 1) or (OH, OW, 1)"""
+    return _fits(shape, gy.shape[1:3]) and _divides(count, gy.shape[1:3])
 
 
 def _divides(count: Any, output_size: tuple[int, ...]) -> bool:
     return isinstance(count, (int, float)) or count.shape in ((1, 1, 1), (*output_size, 1))
 
 
-def filled_grad(gy: Array, shape: tuple[int, ...]) -> bool:
-    """images that are not empty"""
-    return gy.size > 0 and min(shape) > 0
+def moderate(x: Array, output_size: tuple[int, int]) -> bool:
+    """images that are neither empty nor huge"""
+    return _fits(x.shape, output_size)
 
 
-@variant(max_pool2d, ON_GPU, suits=bytes_count)
+def moderate_grad(gy: Array, shape: tuple[int, ...]) -> bool:
+    """images that are neither empty nor huge"""
+    return _fits(shape, gy.shape[1:3])
+
+
+@variant(max_pool2d, ON_GPU, suits=small_windows)
 def max_pool2d_cuda(x: Array, kernel_size: tuple[int, int], geometry: ConvGeometry) -> tuple[Array, Array]:
     """A thread looks through a window once, and holds the largest and its place in registers."""
     xp, (n, h, w, c) = array_module(x), x.shape
@@ -72,7 +80,7 @@ def max_pool2d_cuda(x: Array, kernel_size: tuple[int, int], geometry: ConvGeomet
     return y, index
 
 
-@variant(max_pool2d_grad, Accepts("cuda", ("float32", "uint8")), suits=bytes_counted)
+@variant(max_pool2d_grad, Accepts("cuda", ("float32", "uint8")), suits=small_windows_grad)
 def max_pool2d_grad_cuda(
     gy: Array, index: Array, shape: tuple[int, ...], kernel_size: tuple[int, int], geometry: ConvGeometry
 ) -> Array:
@@ -103,7 +111,7 @@ def avg_pool2d_grad_cuda(
     return gx
 
 
-@variant(adaptive_avg_pool2d, ON_GPU, suits=filled)
+@variant(adaptive_avg_pool2d, ON_GPU, suits=moderate)
 def adaptive_avg_pool2d_cuda(x: Array, output_size: tuple[int, int]) -> Array:
     """One pass, without the sums down the rows in between."""
     n, h, w, c = x.shape
@@ -112,7 +120,7 @@ def adaptive_avg_pool2d_cuda(x: Array, output_size: tuple[int, int]) -> Array:
     return y
 
 
-@variant(adaptive_avg_pool2d_grad, ON_GPU, suits=filled_grad)
+@variant(adaptive_avg_pool2d_grad, ON_GPU, suits=moderate_grad)
 def adaptive_avg_pool2d_grad_cuda(gy: Array, shape: tuple[int, ...]) -> Array:
     """The same over gy, each divided by its window's count as it is loaded."""
     gx = array_module(gy).empty(shape, np.float32)

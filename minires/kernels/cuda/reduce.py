@@ -29,5 +29,5 @@ def sum_axes_cuda(x: Array, axes: tuple[int, ...], keepdims: bool = False) -> Ar
     part = xp.empty((grid[0], c), np.float64)
     launch("reduce", "column_sums", grid, THREADS, x, part, m, c, groups, rows, width=width)
     total = xp.empty(kept_shape(x, axes) if keepdims else x.shape[len(axes) :], x.dtype)
-    launch("reduce", "column_sums_finish", (blocks(c, 32),), THREADS, part, total, grid[0], c)
+    launch("reduce", "column_sums_finish", (blocks(c, 32),), THREADS, part, total, grid[0], c, width=width)
     return total

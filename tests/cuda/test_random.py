@@ -1,0 +1,37 @@
+"""Random words and dropout's masks: the CPU's, to the bit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minires import kernels
+from tests.cuda import emulator
+
+LARGEST = 2**32 - 1
+
+
+@pytest.mark.parametrize("rounds", [0, 1, 7, 10])
+@pytest.mark.parametrize("key", [(0, 0), (1, 2), (LARGEST, LARGEST)])
+@pytest.mark.parametrize("rows", [1, 255, 1000])
+def test_philox(cupy: Any, rng: np.random.Generator, rows: int, key: tuple[int, int], rounds: int) -> None:
+    counter = rng.integers(0, 2**32, (rows, 4), np.uint32)
+    counter[0] = LARGEST
+    want = kernels.philox4x32(counter, key, rounds)
+    with kernels.use(philox4x32="cuda"):
+        got = kernels.philox4x32(cupy.asarray(counter), key, rounds)
+    np.testing.assert_array_equal(got.get(), want)
+
+
+@pytest.mark.parametrize("schedule", emulator.SCHEDULES)
+@pytest.mark.parametrize("p", [0.0, 0.3, 1 - 2**-33, 1.0])
+@pytest.mark.parametrize("shape", [(), (1,), (3, 5), (1023,), (4, 1024), (257, 33)], ids=str)
+def test_masks(cupy: Any, shape: tuple[int, ...], p: float, schedule: str) -> None:
+    x = np.zeros(shape, np.float32)
+    want = kernels.dropout_mask(x, (5, 6), p)
+    with kernels.use(dropout_mask="cuda"), emulator.scheduled(schedule):
+        got = kernels.dropout_mask(cupy.asarray(x), (5, 6), p)
+    assert got.dtype == bool
+    np.testing.assert_array_equal(got.get(), want)
