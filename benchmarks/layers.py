@@ -78,7 +78,11 @@ def distinct(found: Iterator[Layer]) -> list[Layer]:
 
 
 def _ours(name: str, size: int) -> Iterator[Layer]:
-    model = models.build(name, num_classes=10, stem="cifar" if size < SMALL else "imagenet")
+    return of(models.build(name, num_classes=10, stem="cifar" if size < SMALL else "imagenet"), size)
+
+
+def of(model: models.ResNet, size: int) -> Iterator[Layer]:
+    """Every convolution of one of minires's models, in the order in which they run."""
     found: list[Layer] = []
     for path, module in model.named_modules():
         if isinstance(module, Conv2d):

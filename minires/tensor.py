@@ -327,7 +327,7 @@ class Tensor:
             return NotImplemented
         other = other.item() if isinstance(other, np.generic) else other._array if isinstance(other, Tensor) else other
         if hasattr(other, "dtype"):
-            pass
+            check_one_device(relation.__name__, [self._array, other])
         try:
             return Tensor(relation(self._array, other))
         except ValueError as error:

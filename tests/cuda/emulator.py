@@ -21,10 +21,10 @@ SCHEDULES = ("forward", "backward", "random", "greedy", "greedy backward")  # as
 COMPILER = shutil.which("g++")
 # no unique symbols: libraries would share what is inline, the fibers and the shared memory of another V
 FLAGS = (
-    "-std=c++17", "-O2", "-ffp-contract=off", "-U_FORTIFY_SOURCE", "-w", "-fPIC", "-fno-gnu-unique",
+    "-std=c++17", "-O1", "-ffp-contract=off", "-U_FORTIFY_SOURCE", "-w", "-fPIC", "-fno-gnu-unique",
     "-fsanitize=alignment",
 )  # fmt: skip
-SANITIZER = ("-fsanitize=address", "-g", "-O1")
+SANITIZER = ("-fsanitize=address", "-g")
 BUILDS = Path(tempfile.gettempdir()) / f"minires-emulator-{os.getuid()}"
 
 schedule, seed = "forward", 0  # of the launches to come

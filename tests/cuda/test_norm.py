@@ -168,25 +168,26 @@ def test_each_schedule_gives_the_same(emulated: Counter[str], shape: tuple[int, 
 @pytest.mark.parametrize("row", [0, 5])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_one_bad_channel(cupy: Any, shape: tuple[int, int], row: int, value: float) -> None:
-    """It stays the only one, and its y is NaN where the portable kernels' is."""
+    """It stays the only one; y, variance and invstd are NaN where the portable kernels' are."""
     good = drawn(shape)
     bad = {**good, "x": good["x"].copy()}
     bad["x"][row, 1] = value
     others = np.arange(shape[1]) != 1
 
-    def normalised(x: Any, relu: bool) -> Any:
-        hi, lo, _, invstd = kernels.batch_norm_statistics(x, 1e-5)
+    def normalised(x: Any, relu: bool) -> list[Any]:
+        hi, lo, variance, invstd = kernels.batch_norm_statistics(x, 1e-5)
         one = array_module(x).ones(shape[1], np.float32)
-        return kernels.batch_norm_apply(x, hi, lo, invstd, one, one, None, relu)
+        return [kernels.batch_norm_apply(x, hi, lo, invstd, one, one, None, relu), variance, invstd]
 
     for relu in (False, True):
         with kernels.use("portable"), np.errstate(invalid="ignore"):
             want = normalised(bad["x"], relu)
         with kernels.use(**ON_GPU):
-            got = normalised(cupy.asarray(bad["x"]), relu).get()
-            clean = normalised(cupy.asarray(good["x"]), relu).get()
-        np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
-        np.testing.assert_array_equal(got[:, others], clean[:, others])
+            got = normalised(cupy.asarray(bad["x"]), relu)
+            clean = normalised(cupy.asarray(good["x"]), relu)
+        for g, w, c in zip(got, want, clean, strict=True):
+            np.testing.assert_array_equal(np.isnan(g.get()), np.isnan(w))
+            np.testing.assert_array_equal(g.get()[..., others], c.get()[..., others])
     whole = on_device(cupy, good)
     for name, array in on_device(cupy, bad).items():
         np.testing.assert_array_equal(array[..., others], whole[name][..., others])

@@ -47,7 +47,8 @@ def check(convolution: Convolution, arrays: list[np.ndarray] | None = None) -> N
 
 def test_the_cases_reach_every_variant() -> None:
     met = {call.name for case in CASES.values() for call in case.calls(case.draw())}
-    assert met == {f"{kernel}_{v.name}" for kernel in KERNELS for v in registry[kernel].variants}
+    here = [(kernel, v) for kernel in KERNELS for v in registry[kernel].variants if v.accepts.device == "cpu"]
+    assert met == {f"{kernel}_{v.name}" for kernel, v in here}
     assert len(met) == 21
 
 

@@ -14,6 +14,11 @@ __device__ __forceinline__ void store(float* p, Floats v) { *(Floats*)p = v; }
 __device__ __forceinline__ float relu(float x) { return x <= 0.f ? 0.f : x; }
 __device__ __forceinline__ float relu_grad(float g, float y) { return y <= 0.f ? 0.f : g; }
 
+// How a window moves: sizes of image, result and window, strides, pads at the top and left, dilations.
+struct Window {
+    int H, W, C, OH, OW, KH, KW, sh, sw, top, left, dh, dw, unused;
+};
+
 // A thread's place where a block of THREADS threads covers a tile of (M, C): `groups` groups of V channels side by side,
 // a power of 2 of them, and as many rows at once as there are lanes. Grid: (parts of `rows` rows, tiles of channels).
 struct Tile {

@@ -1,11 +1,6 @@
 // Convolution's gathers; the matrix products are cuBLAS's. Indices within a chunk fit 32 bits: conv.py sees to it.
 #include "common.cuh"
 
-// How a window moves: strides, pads at the top and left, dilations; and the sizes of image, output and window.
-struct Window {
-    int H, W, C, OH, OW, KH, KW, sh, sw, top, left, dh, dw, unused;
-};
-
 // cols (N*OH*OW, KH*KW*C) from x (N, H, W, C). A thread copies V channels of one place in one window.
 extern "C" __global__ void __launch_bounds__(THREADS) im2col(const float* x, float* cols, unsigned total, Window g) {
     unsigned i = blockIdx.x * THREADS + threadIdx.x;

@@ -20,8 +20,8 @@ _FIELDS = ("H", "W", "C", "OH", "OW", "KH", "KW", "sh", "sw", "top", "left", "dh
 _WINDOW = np.dtype([(name, np.int32) for name in _FIELDS])
 
 
-def _window(shape: tuple[int, ...], kernel: tuple[int, int], geometry: ConvGeometry) -> np.ndarray:
-    """conv.cu's Window, for images of `shape`."""
+def window(shape: tuple[int, ...], kernel: tuple[int, int], geometry: ConvGeometry) -> np.ndarray:
+    """common.cuh's Window, for images of `shape`."""
     top, _, left, _ = geometry.padding
     sizes = *shape[1:], *geometry.output_size(shape[1:3], kernel), *kernel
     return np.array((*sizes, *geometry.stride, top, left, *geometry.dilation, 0), _WINDOW)
@@ -90,8 +90,8 @@ def _gather(
     name: str, source: Array, target: Array, size: int, shape: tuple[int, ...], kernel: tuple[int, int], geometry: Any
 ) -> None:
     width = vector(shape[3], source, target)
-    window = _window(shape, kernel, geometry)
-    launch("conv", name, (blocks(size // width),), THREADS, source, target, size // width, window, width=width)
+    moves = window(shape, kernel, geometry)
+    launch("conv", name, (blocks(size // width),), THREADS, source, target, size // width, moves, width=width)
 
 
 def _chunks(shape: tuple[int, ...], kernel: tuple[int, int], geometry: ConvGeometry) -> Iterator[tuple[slice, slice]]:

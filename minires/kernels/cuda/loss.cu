@@ -10,18 +10,18 @@ __device__ __forceinline__ double warp_sum(double value) {
 
 // What softmax needs to know of a row: see kernels/portable/loss.py.
 struct Row {
-    float top;     // its maximum; NaN if there is a NaN
-    double others; // the sum of exp(z - top) over all but the first of the maxima
+    float top;     // its maximum
+    double others; // the sum of exp(z - top) over all but the first of the maxima; NaN if there is a NaN
 
     __device__ Row(const float* z, int C, int lane) {
         int place = 0;
         top = z[0];
         for (int c = lane; c < C; c += 32)
-            if (z[c] > top || z[c] != z[c]) top = z[c], place = c;
+            if (z[c] > top) top = z[c], place = c;
         for (int mask = 16; mask > 0; mask /= 2) {
             float value = __shfl_xor_sync(WARP, top, mask);
             int where = __shfl_xor_sync(WARP, place, mask);
-            if (value > top || value != value || (value == top && where < place)) top = value, place = where;
+            if (value > top || (value == top && where < place)) top = value, place = where;
         }
         double sum = 0;
         for (int c = lane; c < C; c += 32) {

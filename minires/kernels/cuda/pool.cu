@@ -3,11 +3,6 @@
 // elements, and that products of two images' sides fit in them: pool.py sees to it.
 #include "common.cuh"
 
-// How a window moves: sizes of image, result and window, strides, pads at the top and left, dilations.
-struct Window {
-    int H, W, C, OH, OW, KH, KW, sh, sw, top, left, dh, dw, unused;
-};
-
 struct alignas(V) Bytes {
     unsigned char at[V];
 };

@@ -19,11 +19,8 @@ from ..portable.pool import (
     max_pool2d_grad,
 )
 from .compiler import THREADS, blocks, launch, vector
+from .conv import window
 from .norm import ON_GPU
-
-_FIELDS = ("H", "W", "C", "OH", "OW", "KH", "KW", "sh", "sw", "top", "left", "dh", "dw", "unused")
-_WINDOW = np.dtype([(name, np.int32) for name in _FIELDS])
-
 
 def _fits(shape: tuple[int, ...], output_size: tuple[int, ...]) -> bool:
     (n, h, w, c), (oh, ow) = shape, output_size
@@ -76,7 +73,7 @@ def max_pool2d_cuda(x: Array, kernel_size: tuple[int, int], geometry: ConvGeomet
     xp, (n, h, w, c) = array_module(x), x.shape
     shape = n, *geometry.output_size((h, w), kernel_size), c
     y, index = xp.empty(shape, np.float32), xp.empty(shape, np.uint8)
-    _launch("max_pool2d", vector(c, x), (x, y, index), _window(x.shape, kernel_size, geometry))
+    _launch("max_pool2d", vector(c, x), (x, y, index), window(x.shape, kernel_size, geometry))
     return y, index
 
 
@@ -87,7 +84,7 @@ def max_pool2d_grad_cuda(
     """A pixel gathers from the windows that hold it: nothing is scattered."""
     gx = array_module(gy).empty(shape, np.float32)
     width = vector(shape[3], gy, index)
-    _launch("max_pool2d_grad", width, (gy, index, gx), _window(shape, kernel_size, geometry))
+    _launch("max_pool2d_grad", width, (gy, index, gx), window(shape, kernel_size, geometry))
     return gx
 
 
@@ -96,7 +93,7 @@ def avg_pool2d_cuda(x: Array, kernel_size: tuple[int, int], geometry: ConvGeomet
     """The sum stays in registers."""
     n, h, w, c = x.shape
     y = array_module(x).empty((n, *geometry.output_size((h, w), kernel_size), c), np.float32)
-    _launch("avg_pool2d", vector(c, x), (x, *_divisor(count), y), _window(x.shape, kernel_size, geometry))
+    _launch("avg_pool2d", vector(c, x), (x, *_divisor(count), y), window(x.shape, kernel_size, geometry))
     return y
 
 
@@ -107,7 +104,7 @@ def avg_pool2d_grad_cuda(
     """A pixel gathers from the windows that hold it."""
     gx = array_module(gy).empty(shape, np.float32)
     width = vector(shape[3], gy)
-    _launch("avg_pool2d_grad", width, (gy, *_divisor(count), gx), _window(shape, kernel_size, geometry))
+    _launch("avg_pool2d_grad", width, (gy, *_divisor(count), gx), window(shape, kernel_size, geometry))
     return gx
 
 
@@ -126,13 +123,6 @@ def adaptive_avg_pool2d_grad_cuda(gy: Array, shape: tuple[int, ...]) -> Array:
     gx = array_module(gy).empty(shape, np.float32)
     _launch("adaptive_avg_pool2d_grad", vector(shape[3], gy), (gy, gx), *shape[1:], *gy.shape[1:3])
     return gx
-
-
-def _window(shape: tuple[int, ...], kernel_size: tuple[int, int], geometry: ConvGeometry) -> np.ndarray:
-    """pool.cu's Window, for images of `shape`."""
-    top, _, left, _ = geometry.padding
-    sizes = *shape[1:], *geometry.output_size(shape[1:3], kernel_size), *kernel_size
-    return np.array((*sizes, *geometry.stride, top, left, *geometry.dilation, 0), _WINDOW)
 
 
 def _divisor(count: Any) -> tuple[Array | None, float, bool]:
