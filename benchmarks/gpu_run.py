@@ -10,7 +10,7 @@ import functools
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -23,6 +23,8 @@ from benchmarks.peaks import Peaks
 from benchmarks.report import Report, Row, Work
 from benchmarks.timing import interleaved
 from minires import device
+from minires.kernels import registry
+from minires.kernels.dispatch import Variant
 
 # A tensor core may cut the last 13 bits of a number off instead of rounding them: 6e-3 and 8e-4 in a convolution.
 TF32 = Error(1e-2, 1e-3)
@@ -138,7 +140,18 @@ class Run:
             flops = contenders[who].flops
             more = dict((extra or {}).get(who, {}))
             self.report.rows.append(
-                Row(name, shape, who, times[who], work, work.flops if flops is None else flops, found, items, False, more)
+                Row(
+                    name,
+                    shape,
+                    who,
+                    times[who],
+                    work,
+                    work.flops if flops is None else flops,
+                    found,
+                    items,
+                    False,
+                    more,
+                )
             )
         return set(ready)
 
@@ -161,14 +174,30 @@ class Run:
             call()
         self.wait()
 
-    def verified(self) -> list[str]:
-        """Stems whose variants were all met, and all right."""
-        from benchmarks.gpu_cases import variants
+    def hold(self, kernel: str, passed: Container[str]) -> None:
+        """Note which CUDA variants of a kernel gave right results; others failed, or were not even tried."""
+        for stem, name, v in variants():
+            if name == kernel:
+                was = self.results[stem].get(f"{name} {v.name}", True)
+                self.results[stem][f"{name} {v.name}"] = was and v.name in passed
 
-        all_of = defaultdict(set)
-        for stem, name, _ in variants():
-            all_of[stem].add(name)
-        return [stem for stem in sorted(all_of) if all(self.results[stem].get(name, False) for name in all_of[stem])]
+    def verified(self) -> list[str]:
+        """Stems whose variants were all met, and always right."""
+        met = defaultdict(list)
+        for stem, name, v in variants():
+            met[stem].append(self.results[stem].get(f"{name} {v.name}", False))
+        return sorted(stem for stem, right in met.items() if all(right))
+
+
+def variants() -> Iterator[tuple[str, str, Variant]]:
+    """All for CUDA: the stem of the `.cu` file, the kernel's name, and the variant.
+
+    A launcher's module has the name of its `.cu` file.
+    """
+    for entry in registry.values():
+        for v in entry.variants:
+            if v.accepts is not None and v.accepts.device == "cuda":
+                yield v.function.__module__.rpartition(".")[2], entry.name, v
 
 
 def described(error: Exception) -> str:

@@ -326,9 +326,10 @@ class Tensor:
         if other is None:
             return NotImplemented
         other = other.item() if isinstance(other, np.generic) else other._array if isinstance(other, Tensor) else other
-        if hasattr(other, "dtype"):
-            check_one_device(relation.__name__, [self._array, other])
         try:
+            other = np.asarray(other) if isinstance(other, (list, tuple)) else other
+            if hasattr(other, "dtype"):
+                check_one_device(relation.__name__, [self._array, other])
             return Tensor(relation(self._array, other))
         except ValueError as error:
             raise ShapeError(f"{relation.__name__}: {error}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -17,6 +18,7 @@ from minires.kernels import registry
 DOCS = Path(__file__).parents[1] / "docs"
 NAMES = ("adding_an_op", "choosing_kernels", "data", "optim", "threads_and_memory")
 PAGES = sorted([*DOCS.glob("ops/*.md"), *(DOCS / f"{name}.md" for name in NAMES)])
+EMULATED = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")
 BLOCK = re.compile(r"^```python\n(?P<code>.*?)^```\n(?:\s*^```text\n(?P<shown>.*?)^```$)?", re.MULTILINE | re.DOTALL)
 
 
@@ -35,7 +37,7 @@ def check(text: str, name: str) -> int:
     return len(blocks)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [*PAGES, pytest.param(DOCS / "gpu.md", marks=EMULATED)], ids=lambda page: page.stem)
 def test_page_prints_what_it_shows(page: Path) -> None:
     assert check(page.read_text(encoding="utf-8"), page.name) > 0
 

@@ -24,8 +24,8 @@ from tests.cuda.fake_cuda import RawModule, counts, cublas, cuda, module, nvrtc,
 
 # What CuPy has under NumPy's name and with NumPy's meaning; of functions and methods the parameters that CuPy has.
 UFUNCS = {
-    "abs", "absolute", "add", "arctanh", "copysign", "cos", "divide", "equal", "exp", "expm1", "floor", "floor_divide", "fmod",
-    "greater", "greater_equal", "isfinite", "isinf", "isnan", "less", "less_equal", "log", "log1p", "logical_and",
+    "abs", "absolute", "add", "arctanh", "copysign", "cos", "divide", "equal", "exp", "expm1", "floor", "floor_divide",
+    "fmod", "greater", "greater_equal", "isfinite", "isinf", "isnan", "less", "less_equal", "log", "log1p", "logical_and",
     "logical_not", "logical_or", "matmul", "maximum", "minimum", "multiply", "negative", "not_equal", "power",
     "remainder", "sign", "sin", "sqrt", "square", "subtract", "tanh", "true_divide",
 }  # fmt: skip
@@ -265,21 +265,29 @@ def _run_ufunc(ufunc: Any, inputs: Any, out: Any, kwargs: Any) -> Any:
         return target
 
 
+def _operator(ufunc: Any) -> Any:
+    def operator(self: ndarray, other: Any) -> Any:
+        if getattr(other, "__array_ufunc__", ufunc) is None:  # it is the other's business
+            return NotImplemented
+        return _run_ufunc(ufunc, (self, other), None, {})
+
+    return operator
+
+
 for _name, _symbol in {
     "add": "add", "subtract": "sub", "multiply": "mul", "true_divide": "truediv", "floor_divide": "floordiv",
     "remainder": "mod", "power": "pow", "matmul": "matmul", "bitwise_and": "and", "bitwise_or": "or",
     "bitwise_xor": "xor", "right_shift": "rshift", "left_shift": "lshift",
 }.items():  # fmt: skip
     _u = getattr(np, _name)
-    setattr(ndarray, f"__{_symbol}__", lambda self, other, u=_u: _run_ufunc(u, (self, other), None, {}))
+    setattr(ndarray, f"__{_symbol}__", _operator(_u))
     setattr(ndarray, f"__r{_symbol}__", lambda self, other, u=_u: _run_ufunc(u, (other, self), None, {}))
     if _symbol != "matmul":
         setattr(ndarray, f"__i{_symbol}__", lambda self, other, u=_u: _run_ufunc(u, (self, other), self, {}))
 for _name, _symbol in {
     "greater": "gt", "less": "lt", "greater_equal": "ge", "less_equal": "le", "equal": "eq", "not_equal": "ne",
 }.items():  # fmt: skip
-    _u = getattr(np, _name)
-    setattr(ndarray, f"__{_symbol}__", lambda self, other, u=_u: _run_ufunc(u, (self, other), None, {}))
+    setattr(ndarray, f"__{_symbol}__", _operator(getattr(np, _name)))
 for _name, _symbol in {"negative": "neg", "absolute": "abs", "invert": "invert"}.items():
     _u = getattr(np, _name)
     setattr(ndarray, f"__{_symbol}__", lambda self, u=_u: _run_ufunc(u, (self,), None, {}))

@@ -48,18 +48,22 @@ def assert_epochs(on_cpu: ImageDataset, on_gpu: ImageDataset) -> None:
             np.testing.assert_array_equal(got.to("cpu").numpy(), want.numpy())
 
 
-@pytest.mark.parametrize("schedule", emulator.SCHEDULES)
-@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-@pytest.mark.parametrize("name", FUSED)
-def test_batches(cupy: Any, rng: np.random.Generator, name: str, dtype: Any, schedule: str) -> None:
-    here = dataset(rng, FUSED[name], dtype)
+def assert_batches(cupy: Any, name: str = "all", dtype: Any = np.uint8) -> None:
+    """In one launch each."""
+    here = dataset(np.random.default_rng(0), FUSED[name], dtype)
     with kernels.use(augment="cuda"):
-        there = here.to("cuda")
-        with emulator.scheduled(schedule):
-            batches = list(DataLoader(there, 16, shuffle=True, seed=3))
+        batches = list(DataLoader(here.to("cuda"), 16, shuffle=True, seed=3))
     for (x, y), (gx, gy) in zip(DataLoader(here, 16, shuffle=True, seed=3), batches, strict=True):
         np.testing.assert_array_equal(gx.to("cpu").numpy(), x.numpy())
         np.testing.assert_array_equal(gy.to("cpu").numpy(), y.numpy())
+
+
+@pytest.mark.parametrize("schedule", emulator.SCHEDULES)
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize("name", FUSED)
+def test_batches(cupy: Any, name: str, dtype: Any, schedule: str) -> None:
+    with emulator.scheduled(schedule):
+        assert_batches(cupy, name, dtype)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4])

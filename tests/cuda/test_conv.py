@@ -66,16 +66,28 @@ def on_device(cupy: Any, made: Callable[[Arrays, str], Arrays], case: str, varia
     return {name: array.get() for name, array in results.items()}
 
 
-@pytest.mark.parametrize("schedule", emulator.SCHEDULES)
-@every_case
-def test_gathers(cupy: Any, case: str, schedule: str) -> None:
+def assert_gathers(cupy: Any, case: str) -> None:
     """A copy has nothing to round, and sums are in the portable kernel's order."""
     with kernels.use("portable"):
         want = gathers(drawn(case), case)
-    with emulator.scheduled(schedule):
-        got = on_device(cupy, gathers, case)
+    got = on_device(cupy, gathers, case)
     for name, array in want.items():
         np.testing.assert_array_equal(got[name], array)
+
+
+def assert_products(cupy: Any, case: str, variant: str = "cuda") -> None:
+    with kernels.use("portable"):
+        want = products({name: array.astype(np.float64) for name, array in drawn(case).items()}, case)
+    got = on_device(cupy, products, case, variant)
+    for name, array in want.items():
+        assert_f32(got[name], array, TOLERANCES["gemm" if variant == "cuda" else "gemm_tf32"])
+
+
+@pytest.mark.parametrize("schedule", emulator.SCHEDULES)
+@every_case
+def test_gathers(cupy: Any, case: str, schedule: str) -> None:
+    with emulator.scheduled(schedule):
+        assert_gathers(cupy, case)
 
 
 @pytest.mark.parametrize("column_bytes", [1, 20_000, 1 << 28])
@@ -84,11 +96,7 @@ def test_gathers(cupy: Any, case: str, schedule: str) -> None:
 def test_products(cupy: Any, case: str, variant: str, column_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """In chunks of an image, of some, of all."""
     monkeypatch.setattr(conv, "COLUMN_BYTES", column_bytes)
-    with kernels.use("portable"):
-        want = products({name: array.astype(np.float64) for name, array in drawn(case).items()}, case)
-    got = on_device(cupy, products, case, variant)
-    for name, array in want.items():
-        assert_f32(got[name], array, TOLERANCES["gemm" if variant == "cuda" else "gemm_tf32"])
+    assert_products(cupy, case, variant)
 
 
 @pytest.mark.parametrize("variant", ["cuda", "tf32"])

@@ -152,6 +152,8 @@ MIXED: dict[str, Callable[[Tensor, Tensor], Any]] = {
     "cross_entropy": lambda a, b: F.cross_entropy(a, b[0].to("int64")),
     "linear": lambda a, b: F.linear(a, b),
     "greater": lambda a, b: a > b,
+    "array-greater": lambda a, b: a.data > b,
+    "array-first": lambda a, b: a.data + b,
     "equal": lambda a, b: a == b,
     "index": lambda a, b: a[b[0].to("int64")],
     "assign": lambda a, b: a.__setitem__(0, b[0]),
@@ -174,6 +176,20 @@ def test_two_devices_in_one_op(name: str, first: str, cupy: Any) -> None:
     a, b = (Tensor(np.ones((3, 3), np.float32), device=device) for device in ("cpu", "cuda"))
     with pytest.raises(DeviceError, match="on cpu and cuda:0"):
         MIXED[name](*((a, b) if first == "cpu" else (b, a)))
+
+
+def test_array_before_a_tensor(cupy: Any) -> None:
+    array = cupy.asarray(np.arange(3.0))
+    x = Tensor(np.ones(3), device="cuda", requires_grad=True)
+    assert (array - x).tolist() == [-1, 0, 1]
+    assert (array > x).tolist() == [False, False, True]
+    (array * x).sum().backward()
+    assert x.grad.tolist() == [0, 1, 2]
+
+
+def test_comparing_with_a_list(cupy: Any) -> None:
+    with pytest.raises(DeviceError, match="on cpu and cuda:0"):
+        Tensor(np.ones(3), device="cuda").__lt__([1, 2, 3])
 
 
 def test_data_from_another_device_drops_the_gradient(cupy: Any) -> None:

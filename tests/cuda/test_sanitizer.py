@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -36,18 +37,25 @@ KERNELS = [f"tests/cuda/test_{stem}.py" for stem in compiler.stems()]
 
 
 def test_no_kernel_leaves_its_arrays(tmp_path: Path) -> None:
-    """In the tests of each source's kernels, but for those of orders and of launches."""
-    which = "not schedule and not launch and not gpu"
-    run = sanitized(tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", which, *KERNELS)
-    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
+    """In the tests of each source's kernels, but for those that differ in values or in the order of threads alone."""
+    which = "not schedule and not launch and not bad and not far"
+    command = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", which)
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(sanitized, tmp_path, *command, *KERNELS[half::2]) for half in range(2)]
+    for run in (running.result() for running in runs):
+        assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
 
 
-@pytest.mark.parametrize("place", range(len(OUT_OF_BOUNDS)), ids=[mutant.what for mutant in OUT_OF_BOUNDS])
-def test_a_mistake_is_stopped(place: int, tmp_path: Path) -> None:
-    OUT_OF_BOUNDS[place].plant(tmp_path / "sources")
-    run = sanitized(tmp_path / "cache", "-m", "tests.cuda.sanitized", str(tmp_path / "sources"), str(place))
-    assert "heap-buffer-overflow" in run.stderr
-    assert "done" not in run.stdout
+def test_mistakes_are_stopped(tmp_path: Path) -> None:
+    def run(place: int) -> subprocess.CompletedProcess[str]:
+        OUT_OF_BOUNDS[place].plant(folder := tmp_path / str(place))
+        return sanitized(tmp_path / "cache", "-m", "tests.cuda.sanitized", str(folder), str(place))
+
+    with ThreadPoolExecutor(2) as pool:
+        runs = list(pool.map(run, range(len(OUT_OF_BOUNDS))))
+    for mutant, end in zip(OUT_OF_BOUNDS, runs, strict=True):
+        assert "heap-buffer-overflow" in end.stderr, mutant.what
+        assert "done" not in end.stdout, mutant.what
 
 
 def test_without_a_mistake_nothing_is_stopped(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ def record(device: str, date: str, commit: str | None, verified: list[str]) -> N
     temporary = FILE.with_suffix(".tmp")
     with temporary.open("wb") as file:
         file.write(json.dumps(content, indent=1).encode() + b"\n")
-        publish(file, FILE)  # type: ignore[arg-type]
+        publish(file, FILE)
 
 
 def status() -> str:
