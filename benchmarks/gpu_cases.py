@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks import checking
 from benchmarks.checking import EXACT, Error
-from benchmarks.gpu_run import SAME, TF32, Run, Sizes, described, mapped, to_gpu, to_host, variants
+from benchmarks.gpu_run import SAME, TF32, Run, Sizes, described, mapped, product, to_gpu, to_host, variants
 from benchmarks.harness import Contender
 from benchmarks.layers import Layer, distinct, of
 from benchmarks.report import Work
@@ -30,7 +30,8 @@ class Case(NamedTuple):
     bound: Error = EXACT
     bytes: float | None = None  # None: all arguments once and all results once
     compared: Callable[[list[np.ndarray]], list[np.ndarray]] = list
-    shape: str = ""  # else those of the first array
+    shape: str = ""  # what tells it from others of its name
+    cupy: Callable[..., Any] | None = None  # CuPy's own function for it
 
 
 def network(sizes: Sizes) -> models.ResNet:
@@ -53,9 +54,10 @@ def build(sizes: Sizes, rng: np.random.Generator) -> Iterator[Case]:
     yield from pooling(walked[0].y_shape(batch), walked[-1].y_shape(batch), rng)
     yield from loss(batch, rng)
     yield sgd(sizes, rng)
-    yield augmentation(sizes, batch, rng)
+    for dtype in (np.uint8, np.float32):
+        yield augmentation(sizes, batch, dtype, rng)
     for x, axes in ((normal(rng, *walked[0].y_shape(batch)), (0, 1, 2)), (normal(rng, batch, 10), (0,))):
-        yield Case("sum_axes", (x, axes))
+        yield Case("sum_axes", (x, axes), cupy=lambda x, axes: x.sum(axis=axes))
     counter = rng.integers(0, 2**32, (1024 * batch, 4), np.uint32)
     yield Case("philox4x32", (counter, (1, 2)), SAME)
     mask = normal(rng, *walked[0].y_shape(batch))
@@ -126,13 +128,14 @@ def sgd(sizes: Sizes, rng: np.random.Generator) -> Case:
     return Case("sgd_foreach_", (*lists, 0.1, 0.9, 0.0, 5e-4, False, False), bytes=5 * size, shape=count)
 
 
-def augmentation(sizes: Sizes, batch: int, rng: np.random.Generator) -> Case:
-    """A batch of the data set: each pixel read as a byte, and written as a float."""
-    images = rng.integers(0, 256, (sizes.images, sizes.image, sizes.image, 3), np.uint8)
+def augmentation(sizes: Sizes, batch: int, dtype: Any, rng: np.random.Generator) -> Case:
+    """A batch of the data set: each pixel is read, and written as a float."""
+    images = rng.integers(0, 256, (sizes.images, sizes.image, sizes.image, 3), np.uint8).astype(dtype)
     rows = rng.permutation(sizes.images)[:batch]
     plans = [step.plan(images) for step in steps(sizes)]
-    pixels = 3 * batch * sizes.image**2
-    return Case("augment", (images, rows, rows, 1, *plans), SAME, bytes=5 * pixels, shape=f"{batch} of {images.shape}")
+    moved = (images.itemsize + 4) * 3 * batch * sizes.image**2
+    shape = f"{batch} of {images.dtype} {images.shape}"
+    return Case("augment", (images, rows, rows, 1, *plans), SAME, bytes=moved, shape=shape)
 
 
 def steps(sizes: Sizes) -> list[Any]:
@@ -175,6 +178,8 @@ def measure(run: Run, case: Case) -> None:
         run.problem(f"no CUDA variant of {case.name} takes {shape}")
     contenders = {v.name: contender(entry, v, args, case) for v in ours}
     contenders[PORTABLE] = contender(entry, entry.portable, args, case)
+    if case.cupy is not None:
+        contenders["CuPy"] = Contender(functools.partial(case.cupy, *args), to_host, bound=product(first.size))
     passed = run.measure(case.name, shape, contenders, Work(bytes=size), case.compared(right))
     run.hold(case.name, passed)
 

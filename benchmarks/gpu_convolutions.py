@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -12,28 +13,31 @@ from benchmarks.checking import FAST, Error
 from benchmarks.gpu_run import TF32, Run, described, product, to_gpu, to_host
 from benchmarks.harness import Contender
 from benchmarks.layers import Layer
-from benchmarks.report import Work
+from benchmarks.report import Row, Work
 from minires.kernels import registry
 from minires.kernels.cuda import blas
 
 
 def part(run: Run) -> None:
     """Each distinct layer, forward and both gradients, and the product alone that im2col makes of it."""
-    walked = gpu_cases.layers(run.sizes)
+    walked, totals = gpu_cases.layers(run.sizes), Counter[str]()
     for layer in walked:
         operands = (*bench_conv.draw(layer, run.sizes.batches[0], np.random.default_rng(0)), layer.geometry)
         for what in bench_conv.PASSES:
             if what != "gx" or layer is not walked[0]:  # nothing needs the gradient of the images
                 try:
-                    convolution(run, layer, what, operands)
+                    for row in convolution(run, layer, what, operands):
+                        totals[row.contender] += len(layer.names) * row.median
                 except Exception as error:  # the others go on
                     run.problem(f"{bench_conv.PASSES[what]} of {layer.label} was not measured: {described(error)}")
         multiply(run, layer)
     epilogue(run, walked[0])
+    together = ", ".join(f"{who} {1e3 * seconds:.3g} ms" for who, seconds in totals.items())
+    run.note(f"all convolutions of a training step at batch {run.sizes.batches[0]}: {together}")
 
 
-def convolution(run: Run, layer: Layer, what: str, operands: Any) -> None:
-    """One pass of a layer, strict and in TF32, beside cuDNN's."""
+def convolution(run: Run, layer: Layer, what: str, operands: Any) -> list[Row]:
+    """One pass of a layer, strict and in TF32, beside cuDNN's: the rows."""
     name, batch = bench_conv.PASSES[what], run.sizes.batches[0]
     right = bench_conv.reference(what, *operands)
     kh, kw, c, o = layer.w_shape
@@ -47,7 +51,13 @@ def convolution(run: Run, layer: Layer, what: str, operands: Any) -> None:
         winograd = Error(max(FAST.max, bound.max), max(FAST.rms, bound.rms))  # cuDNN may take it in strict float32
         contenders["PyTorch strict"] = gpu_peers.contender(torch, what, operands, False, winograd)
         contenders["PyTorch TF32"] = gpu_peers.contender(torch, what, operands, True, TF32)
+    before = len(run.report.rows)
     run.hold(name, run.measure(name, layer.describe(batch), contenders, layer.work(batch), right))
+    rows = {row.contender: row for row in run.report.rows[before:]}
+    for who, peer in (("cuda", "PyTorch strict"), ("tf32", "PyTorch TF32")):
+        if who in rows and peer in rows:
+            rows[who].extra["over PyTorch"] = rows[peer].median / rows[who].median
+    return list(rows.values())
 
 
 def on_device(name: str, args: Any, bound: Error) -> dict[str, Contender]:

@@ -24,7 +24,7 @@ def describe() -> dict[str, Any]:
     index = runtime.getDevice()
     properties = runtime.getDeviceProperties(index)
     return {
-        "name": properties["name"].decode(),
+        "name": name if isinstance(name := properties["name"], str) else name.decode(),
         "memory": properties["totalGlobalMem"],
         "compute capability": cupy.cuda.Device(index).compute_capability,
         "driver": runtime.driverGetVersion(),

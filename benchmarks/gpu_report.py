@@ -79,7 +79,7 @@ def main() -> None:
         report.verified = run.verified()
         report.complete = name == list(parts)[-1]
         report.save(args.json)
-    if wanted == list(PARTS) and not args.quick:
+    if wanted == list(PARTS) and report.device and not args.quick:
         verified.record(
             report.device["name"], report.fingerprint["date"][:10], report.fingerprint["commit"], run.verified()
         )

@@ -140,7 +140,7 @@ class Progress:
             self.bar.stop()
 
     def step(self, text: Callable[[], str]) -> None:
-        """One batch is done; `text()` says how it stands. It is called only when that is shown: it may wait for a GPU."""
+        """One batch is done; `text()` says how it stands. Called only when that is shown: it may wait for a GPU."""
         self.done += 1
         now = time.perf_counter()
         if self.bar is not None:

@@ -19,8 +19,8 @@ class Optimizer:
     """Base of the optimizers: `param_groups` holds parameters with their settings, `state` what a step keeps of each.
 
     `params` is an iterable of parameters, or of dicts {"params": ..., setting: value} that override the defaults. A
-    subclass gives `update`, or `update_group` where it can do all parameters at once. What it keeps in a parameter's state are arrays of the parameter's shape, made by
-    `zeros_like`, and numbers.
+    subclass gives `update`, or `update_group` where it can do all parameters at once. What it keeps in a parameter's
+    state are arrays of the parameter's shape, made by `zeros_like`, and numbers.
     """
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:

@@ -95,7 +95,8 @@ def _entry(name: str, parameters: list[str]) -> str:
         f'extern "C" int {name}__emulated(dim3 grid_, dim3 block_, int schedule_, unsigned seed_, '
         f"{', '.join(parameters)}) "
         f"{{ auto call = [=] {{ {name}({names}); }}; "
-        "return emulator::run(grid_, block_, [](const void* f) { (*(decltype(call)*)f)(); }, &call, schedule_, seed_); }"
+        "return emulator::run(grid_, block_, [](const void* f) { (*(decltype(call)*)f)(); }, "
+        "&call, schedule_, seed_); }"
     )
 
 

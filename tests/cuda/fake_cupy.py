@@ -25,9 +25,9 @@ from tests.cuda.fake_cuda import RawModule, counts, cublas, cuda, module, nvrtc,
 # What CuPy has under NumPy's name and with NumPy's meaning; of functions and methods the parameters that CuPy has.
 UFUNCS = {
     "abs", "absolute", "add", "arctanh", "copysign", "cos", "divide", "equal", "exp", "expm1", "floor", "floor_divide",
-    "fmod", "greater", "greater_equal", "isfinite", "isinf", "isnan", "less", "less_equal", "log", "log1p", "logical_and",
-    "logical_not", "logical_or", "matmul", "maximum", "minimum", "multiply", "negative", "not_equal", "power",
-    "remainder", "sign", "sin", "sqrt", "square", "subtract", "tanh", "true_divide",
+    "fmod", "greater", "greater_equal", "isfinite", "isinf", "isnan", "less", "less_equal", "log", "log1p",
+    "logical_and", "logical_not", "logical_or", "matmul", "maximum", "minimum", "multiply", "negative", "not_equal",
+    "power", "remainder", "sign", "sin", "sqrt", "square", "subtract", "tanh", "true_divide",
 }  # fmt: skip
 UFUNC_KEYWORDS = {"out", "dtype", "casting"}
 FUNCTIONS = {

@@ -1,6 +1,6 @@
 """Planted mistakes in the CUDA sources, each with a test that must fail for it under one schedule at least.
 
-To add some: a list like NORM, in MUTANTS or, where the mistake reads or writes outside of an array, in OUT_OF_BOUNDS.
+Those of the other sources are in mutants_by_stem.py, and what reads or writes outside of an array in OUT_OF_BOUNDS.
 """
 
 from __future__ import annotations
@@ -132,8 +132,6 @@ NORM = [
     norm("x's gradient without it", "- slope * lo[i]", "", RESULTS_FAR),
     norm("g before the ReLU is kept", "store(kept + at, g)", "store(kept + at, load(gy + at))", RESULTS),
 ]
-
-MUTANTS = [*NORM]
 
 EDGES = partial(test_norm.test_results, shape=(9, 20), aligned=True)
 EDGE_STATISTICS = partial(test_norm.test_statistics, shape=(9, 20), ratio=0.0, aligned=True)

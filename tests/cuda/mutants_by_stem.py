@@ -38,18 +38,34 @@ def optim(what: str, old: str, new: str, check: Check = SETTINGS) -> Mutant:
 OPTIM = [
     optim("the next parameter begins a block late", "block >= table.last[p]", "block > table.last[p]"),
     optim("every other element", "i += THREADS", "i += 2 * THREADS"),
-    optim("decay of the gradient's sign", "g = __fadd_rn(g, __fmul_rn(s.weight_decay", "g = __fsub_rn(g, __fmul_rn(s.weight_decay"),
-    optim("Nesterov with the old velocity", "__fmul_rn(s.momentum, v)) : v", "__fmul_rn(s.momentum, velocity[i] - v)) : v"),
-    optim("products that are not rounded", "__fadd_rn(__fmul_rn(velocity[i], s.momentum), __fmul_rn(s.undamped, g))",
-          "(float)((double)velocity[i] * s.momentum + (double)s.undamped * g)"),
-]  # fmt: skip
+    optim(
+        "decay of the gradient's sign",
+        "g = __fadd_rn(g, __fmul_rn(s.weight_decay",
+        "g = __fsub_rn(g, __fmul_rn(s.weight_decay",
+    ),
+    optim(
+        "Nesterov with the old velocity", "__fmul_rn(s.momentum, v)) : v", "__fmul_rn(s.momentum, velocity[i] - v)) : v"
+    ),
+    optim(
+        "products that are not rounded",
+        "__fadd_rn(__fmul_rn(velocity[i], s.momentum), __fmul_rn(s.undamped, g))",
+        "(float)((double)velocity[i] * s.momentum + (double)s.undamped * g)",
+    ),
+]
 
 SUMS = partial(test_reduce.assert_sums, shape=(100, 7, 36), axes=2)
 REDUCE = [
     Mutant("parts over each other", "reduce.cu", "(long long)blockIdx.x * C", "0", SUMS, "reduce"),
     Mutant("the last row of a part twice", "reduce.cu", "r < t.last", "r <= t.last", SUMS, "reduce"),
-    Mutant("columns of the first block", "reduce.cu", "blockIdx.x * 32 + threadIdx.x % 32", "threadIdx.x % 32", SUMS, "reduce"),
-]  # fmt: skip
+    Mutant(
+        "columns of the first block",
+        "reduce.cu",
+        "blockIdx.x * 32 + threadIdx.x % 32",
+        "threadIdx.x % 32",
+        SUMS,
+        "reduce",
+    ),
+]
 
 WORDS, MASK = test_random.assert_words, test_random.assert_mask
 NONE = partial(test_random.assert_mask, p=1 - 2**-33)
@@ -81,10 +97,19 @@ AUGMENT = [
     augment("mirrored where it should not be", "flip.at[0] < p.mirrored", "flip.at[0] >= p.mirrored"),
     augment("mirrored in the image, not in the window", "p.w - 1 - across", "p.W - 1 - across"),
     augment("examples instead of rows", "(rows ? rows[image] : image)", "image"),
-    augment("padding that is not normalised", "inside ? (float)from[c] : 0.f", "inside ? (float)from[c] : p.shift[c]", FLOATS),
-    augment("multiplied and subtracted in one", "__fsub_rn(__fmul_rn(inside ? (float)from[c] : 0.f, p.factor[c]), p.shift[c])",
-            "(float)((double)(inside ? (float)from[c] : 0.f) * p.factor[c] - p.shift[c])", FLOATS),
-]  # fmt: skip
+    augment(
+        "padding that is not normalised",
+        "inside ? (float)from[c] : 0.f",
+        "inside ? (float)from[c] : p.shift[c]",
+        FLOATS,
+    ),
+    augment(
+        "multiplied and subtracted in one",
+        "__fsub_rn(__fmul_rn(inside ? (float)from[c] : 0.f, p.factor[c]), p.shift[c])",
+        "(float)((double)(inside ? (float)from[c] : 0.f) * p.factor[c] - p.shift[c])",
+        FLOATS,
+    ),
+]
 
 POOLED = dict(zip(("shape", "window", "geometry"), test_pool.CASES[1], strict=True))
 MAX = partial(test_pool.test_max_pool, **POOLED, kind="ties", aligned=True)
@@ -107,9 +132,13 @@ POOL = [
     pool("windows that did not take the pixel", "if (winner.at[v] == tap) sum.at[v]", "sum.at[v]", MAX_GRAD),
     pool("a share by a product", "here.at[v] / places;", "here.at[v] * (1.f / places);", MEAN),
     pool("windows that end too early", "((i + 1) * size + count - 1) / count", "(i + 1) * size / count", ADAPTIVE),
-    pool("the pixel's own count", "(float)Span(oh, H, OH).places() * Span(ow, W, OW).places()",
-         "(float)rows.places() * columns.places()", ADAPTIVE),
-]  # fmt: skip
+    pool(
+        "the pixel's own count",
+        "(float)Span(oh, H, OH).places() * Span(ow, W, OW).places()",
+        "(float)rows.places() * columns.places()",
+        ADAPTIVE,
+    ),
+]
 
 RESULTS = partial(test_loss.test_results, shape=(8, 33), spread=3, scaled=True)
 NOT_FINITE = partial(test_loss.test_what_is_not_finite, shape=(4, 10), spread=3)
@@ -120,15 +149,41 @@ def loss(what: str, old: str, new: str, check: Check = RESULTS) -> Mutant:
 
 
 LOSS = [
-    loss("half a warp's sum", "int mask = 16; mask > 0; mask /= 2) value +=", "int mask = 8; mask > 0; mask /= 2) value +="),
-    loss("the maximum of a part", "for (int mask = 16; mask > 0; mask /= 2) {", "for (int mask = 16; mask > 1; mask /= 2) {"),
-    loss("infinite maxima of two threads", " || (value == top && where < place)", "", partial(NOT_FINITE, value=-np.inf, spread=0)),
-    loss("an infinite maximum counts as one", "c == place ? shifted", "c == place ? 0.f", partial(NOT_FINITE, value=np.inf)),
-    loss("1 + small numbers", "log1pf((float)r.others)", "logf(1 + (float)r.others)",
-         partial(test_loss.test_results, shape=(257, 7), spread=3, scaled=True)),
+    loss(
+        "half a warp's sum",
+        "int mask = 16; mask > 0; mask /= 2) value +=",
+        "int mask = 8; mask > 0; mask /= 2) value +=",
+    ),
+    loss(
+        "the maximum of a part",
+        "for (int mask = 16; mask > 0; mask /= 2) {",
+        "for (int mask = 16; mask > 1; mask /= 2) {",
+    ),
+    loss(
+        "infinite maxima of two threads",
+        " || (value == top && where < place)",
+        "",
+        partial(NOT_FINITE, value=-np.inf, spread=0),
+    ),
+    loss(
+        "an infinite maximum counts as one",
+        "c == place ? shifted",
+        "c == place ? 0.f",
+        partial(NOT_FINITE, value=np.inf),
+    ),
+    loss(
+        "1 + small numbers",
+        "log1pf((float)r.others)",
+        "logf(1 + (float)r.others)",
+        partial(test_loss.test_results, shape=(257, 7), spread=3, scaled=True),
+    ),
     loss("each thread's own part of the others", "    sum = warp_sum(sum);\n    if (lane == 0", "    if (lane == 0"),
-    loss("p - 1, which cancels", "factor * (float)-sum", "factor * (float)(expf(z[t] - r.top) * share - 1)",
-         partial(test_loss.test_one_logit_far_above_the_others, place=5)),
-]  # fmt: skip
+    loss(
+        "p - 1, which cancels",
+        "factor * (float)-sum",
+        "factor * (float)(expf(z[t] - r.top) * share - 1)",
+        partial(test_loss.test_one_logit_far_above_the_others, place=5),
+    ),
+]
 
 BY_STEM = [*CONV, *OPTIM, *REDUCE, *RANDOM, *AUGMENT, *POOL, *LOSS]

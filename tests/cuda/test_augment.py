@@ -11,7 +11,16 @@ import pytest
 
 from minires import kernels
 from minires.data import (
-    Compose, Cutout, DataLoader, ImageDataset, Normalize, RandomCrop, RandomHorizontalFlip, cutmix, draws, mixup,
+    Compose,
+    Cutout,
+    DataLoader,
+    ImageDataset,
+    Normalize,
+    RandomCrop,
+    RandomHorizontalFlip,
+    cutmix,
+    draws,
+    mixup,
 )  # fmt: skip
 from minires.errors import ShapeError
 from tests.cuda import emulator

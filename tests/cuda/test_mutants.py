@@ -13,7 +13,10 @@ import pytest
 
 from minires.kernels.cuda import compiler
 from tests.cuda import emulator
-from tests.cuda.mutants import MUTANTS, OUT_OF_BOUNDS, Check, Mutant
+from tests.cuda.mutants import NORM, OUT_OF_BOUNDS, Check, Mutant
+from tests.cuda.mutants_by_stem import BY_STEM
+
+MUTANTS = [*NORM, *BY_STEM]
 
 
 def named(mutants: list[Mutant]) -> Any:

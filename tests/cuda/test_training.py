@@ -1,4 +1,4 @@
-"""Training steps of a residual net on the GPU, each beside the CPU's from the same state; and what a step may not do."""
+"""Training steps of a residual net on the GPU, each beside the CPU's from the same state; what a step may not do."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class Parameter:
     is_pointer: bool
 
     def argument(self, kernel: str, value: Any) -> Any:
-        """A value as the launch takes it. Raises DeviceError for what is none, or an array of another type or layout."""
+        """A value as the launch takes it. Raises DeviceError for no array, or one of another type or layout."""
         if not self.is_pointer:
             return value if self.dtype is None else self.dtype(value)
         if value is None:

@@ -22,6 +22,7 @@ from .compiler import THREADS, blocks, launch, vector
 from .conv import window
 from .norm import ON_GPU
 
+
 def _fits(shape: tuple[int, ...], output_size: tuple[int, ...]) -> bool:
     (n, h, w, c), (oh, ow) = shape, output_size
     sides = h, w, oh, ow
