@@ -31,7 +31,7 @@ CHECKED = 128  # images whose gradients are compared with those that the CPU mak
 AHEAD = 0.2  # seconds of work that a step is queued behind, to see whether it waits
 
 # How far off float64 the loss may be, relatively, and all gradients by their L2 norm. A ReLU input near 0 that rounds
-# to the other side moves gradients by some 4e-3 in all, in PyTorch as here: strict ones may be 1e-3 off, or else twice as
+# to the other side moves gradients by some 4e-3 in all, in PyTorch as here: strict ones may be 1e-3 off, or twice as
 # far as PyTorch's.
 LOSS = {"strict": 1e-5, "TF32": 1e-2, "bf16": 5e-2}
 GRADIENTS = {"strict": 2e-2, "TF32": 0.3, "bf16": 0.5}

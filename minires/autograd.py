@@ -19,7 +19,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from .anomaly import checksum, is_finite, users_line
-from .device import Array, array_module, check_one_device
+from .device import Array, array_module, check_one_device, device_of, out_of_memory
 from .errors import GraphError
 from .kernels import add, add_
 from .kernels.dispatch import quiet
@@ -115,8 +115,11 @@ class Function:
             arrays.append(t.data if given else t)
         track, self.needs = True in needs, tuple(needs)
         check_one_device(type(self).__name__, [t.data for t in tensors])
-        with quiet():
-            result = self.forward(*arrays)
+        try:
+            with quiet():
+                result = self.forward(*arrays)
+        except MemoryError as error:
+            raise out_of_memory(f"{self!r}", next((t.device for t in tensors), "cpu"), error) from error
         outputs = [wrap(array) for array in (result if isinstance(result, tuple) else (result,))]
         if self.is_view and array_module(outputs[0].data).may_share_memory(outputs[0].data, tensors[0].data):
             outputs[0].version = tensors[0].version
@@ -222,6 +225,8 @@ def _run(node: Function, pending: _Pending) -> None:
         gradients[slot] = _run_hooks(hooks, gradients[slot])
     try:
         result = node.backward(*gradients)
+    except MemoryError as error:
+        raise out_of_memory(f"backward of {node!r}", device_of(gradients[0]), error) from error
     except Exception:
         node._check_usable()  # or another thread's backward has freed what this one was reading
         raise

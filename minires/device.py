@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import DeviceError
+from .errors import DeviceError, OutOfMemoryError
 
 Array = Any  # numpy.ndarray or cupy.ndarray: code above the kernels treats them alike
 
@@ -112,6 +112,21 @@ def to_device(array: Array, device: str) -> Array:
     if device != f"cuda:{_current_gpu()}":
         raise DeviceError(f"{device} is not the current GPU: call minires.device.use({device!r}) first")
     return cupy.asarray(array)
+
+
+def out_of_memory(op: str, device: str, error: MemoryError) -> OutOfMemoryError:
+    """The error for an op that a device has no memory for, with what it has. What no array uses goes back to it."""
+    left = ""
+    if device != "cpu":
+        import cupy
+
+        cupy.get_default_memory_pool().free_all_blocks()
+        free, total = cupy.cuda.runtime.memGetInfo()
+        left = f", which has {free / 1e9:.2f} of {total / 1e9:.2f} GB free"
+    reason = str(error).rstrip(".") or "no reason given"
+    return OutOfMemoryError(
+        f"{op}: out of memory on {device}{left} ({reason}); use a smaller batch, and no_grad() where nothing is trained"
+    )
 
 
 def synchronize(device: str) -> None:

@@ -37,5 +37,9 @@ class DeviceError(MiniresError, RuntimeError):
     """A device that is not there, or arrays of two devices in one op."""
 
 
+class OutOfMemoryError(DeviceError, MemoryError):
+    """A device, or the machine, has no memory left for what an op makes."""
+
+
 class DivergedError(MiniresError, RuntimeError):
     """A training whose loss is no finite number any more."""

@@ -40,7 +40,16 @@ def parameters(path):
 
 print(json.dumps({path: parameters(path) for path in json.load(sys.stdin)}))
 """
-SPECIAL = {"asarray", "array", "ascontiguousarray", "copyto", "asnumpy", "RawModule", "__version__"}
+SPECIAL = {
+    "asarray",
+    "array",
+    "ascontiguousarray",
+    "copyto",
+    "asnumpy",
+    "RawModule",
+    "__version__",
+    "get_default_memory_pool",
+}
 
 
 def ask_cupy(paths: list[str]) -> dict[str, Any]:

@@ -45,16 +45,19 @@ def gpu(emulated: Counter[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
 
 @pytest.fixture
-def torch(gpu: Counter[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+def torch(gpu: Counter[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """PyTorch, whose GPU is the CPU."""
     torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
     monkeypatch.setattr(gpu_peers, "find", lambda: (torch, ""))
     monkeypatch.setattr(gpu_peers, "DEVICE", "cpu")
     monkeypatch.setattr(gpu_peers, "from_gpu", lambda torch, array: torch.from_numpy(array.get()))
     monkeypatch.setattr(gpu_peers, "profile", lambda torch, call, wait: (call(), wait(), (7, 1e-3))[2])
     for name in ("reset_peak_memory_stats", "memory_allocated", "max_memory_allocated"):
         monkeypatch.setattr(torch.cuda, name, lambda: 1 << 20)
-    return torch
+    yield torch
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -90,7 +90,7 @@ def max_pool2d_grad_cuda(
 
 
 @variant(avg_pool2d, ON_GPU, suits=counted)
-def avg_pool2d_cuda(x: Array, kernel_size: tuple[int, int], geometry: ConvGeometry, count: Any) -> Array:
+def avg_pool2d_cuda(x: Array, kernel_size: tuple[int, int], geometry: ConvGeometry, count: Array) -> Array:
     """The sum stays in registers."""
     n, h, w, c = x.shape
     y = array_module(x).empty((n, *geometry.output_size((h, w), kernel_size), c), np.float32)
@@ -100,7 +100,7 @@ def avg_pool2d_cuda(x: Array, kernel_size: tuple[int, int], geometry: ConvGeomet
 
 @variant(avg_pool2d_grad, ON_GPU, suits=counted_grad)
 def avg_pool2d_grad_cuda(
-    gy: Array, shape: tuple[int, ...], kernel_size: tuple[int, int], geometry: ConvGeometry, count: Any
+    gy: Array, shape: tuple[int, ...], kernel_size: tuple[int, int], geometry: ConvGeometry, count: Array
 ) -> Array:
     """A pixel gathers from the windows that hold it."""
     gx = array_module(gy).empty(shape, np.float32)
