@@ -37,8 +37,9 @@ def part(run: Run, epochs: int, data_path: str) -> None:
         for (name, trainer), schedule in zip(trainers.items(), schedules, strict=True):
             loss, seconds = train(run, trainer, schedule, loader, epoch)
             accuracy = trainer.accuracy(test_loader)
-            record = {"epoch": epoch, "contender": name, "seconds": seconds, "train_loss": loss, "test_acc": accuracy}
-            run.report.training.append(record)
+            rate = trainer.optimizer.param_groups[0]["lr"]  # which the next step takes
+            record = {"epoch": epoch, "contender": name, "seconds": seconds, "rate": rate}
+            run.report.training.append(record | {"train_loss": loss, "test_acc": accuracy})
             speed = len(loader) * batch / seconds
             print(
                 f"epoch {epoch}/{epochs}  {name}: loss {loss:.4f}  test {accuracy:.2f} %  {speed:,.0f} img/s",

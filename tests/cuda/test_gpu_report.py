@@ -254,17 +254,19 @@ def test_a_kernel_without_a_case_is_not_verified(run: gpu_run.Run, monkeypatch: 
 
 
 def test_training_beside_pytorch(command: Any, torch: Any, tmp_path: Path, rng: np.random.Generator) -> None:
-    cifar_files.write(tmp_path, rng, train=10, test=6)
+    cifar_files.write(tmp_path, rng, train=60, test=6)
     found = command("--parts", "device", "--epochs", "2", "--data-path", str(tmp_path))
     assert (found["problems"], found["exit code"]) == ([], 0)
     records = found["training"]
     assert [(r["epoch"], r["contender"]) for r in records] == [
         (epoch, name) for epoch in (1, 2) for name in ("minires TF32", "PyTorch TF32")
     ]
+    print([(r["rate"], r["train_loss"]) for r in records])
     for ours, theirs in zip(records[::2], records[1::2], strict=True):
+        assert ours["rate"] == pytest.approx(theirs["rate"])
         assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=0.02)
         assert 0 <= ours["test_acc"] <= 100
-    assert records[0]["train_loss"] != records[2]["train_loss"]
+    assert records[0]["rate"] > 0.05 > 1e-5 > records[2]["rate"]
 
 
 def test_no_gpu_is_told_in_one_line(monkeypatch: Any, capsys: Any, tmp_path: Path) -> None:
