@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import gpu_cases, gpu_convolutions, gpu_device, gpu_step, gpu_training
+from benchmarks import gpu_cases, gpu_convolutions, gpu_device, gpu_peers, gpu_step, gpu_training
 from benchmarks.gpu_run import QUICK, GpuReport, Run, Sizes, described
 from benchmarks.report import fingerprint
 from minires import device, environment, training
@@ -52,6 +52,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     args = arguments()
     place = device.use("cuda")  # or the reason why not, and exit code 2
+    gpu_peers.find()  # the fingerprint names what is loaded
     sizes = QUICK if args.quick else Sizes()
     report = GpuReport("gpu_report", fingerprint("exact and tf32"))
     run = Run(report, sizes, 1 if args.quick else args.rounds)

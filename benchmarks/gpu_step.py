@@ -176,9 +176,9 @@ def measure(
                 run.problem(f"training step of {name} at batch {batch} was not timed: it is off {wrong}")
                 continue
             call = functools.partial(step, trainer, endless(images, batch))
-            for _ in range(WARMUP):
-                call()
-            run.wait()
+            run.queue(call, WARMUP)
+            memory()  # what cuDNN tried out, and what the check needed, is no part of a step
+            run.queue(call, 1)
             extra[name]["peak MB"] = (memory(most=True) - before) / 1e6
         except Exception as error:  # whatever a library, a compiler or a device raises: the others go on
             told = f"training step of {name} at batch {batch} failed: {described(error)}"

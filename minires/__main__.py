@@ -17,6 +17,7 @@ from . import Tensor, __version__, environment, models, training
 from .data import CIFAR10, cifar
 from .errors import DataError
 from .kernels import choices, registry, setting
+from .kernels.cuda import verified
 
 
 def data_found() -> str:
@@ -41,6 +42,7 @@ def show_machine() -> None:
         "devices": environment.devices(),
         "data": f"Digits (comes with minires); {data_found()}",
         "kernels": f"{len(registry)} portable; faster variants of {', '.join(kernels)}",
+        "CUDA": verified.status(),
         "choice": f"{setting()}; `--choices resnet18` shows which variants run",
     }
     for name, value in lines.items():

@@ -16,6 +16,7 @@ import pytest
 import minires
 from minires import device, environment
 from minires.errors import DataError, DeviceError
+from minires.kernels.cuda import verified
 from tests.data import cifar_files
 
 PACKAGE_ROOT = Path(minires.__file__).parent.parent
@@ -98,7 +99,8 @@ def test_python_m_minires(tmp_path, rng):
     cifar_files.write(tmp_path, rng, 5, 1)
     lines = described(run("-m", "minires", MINIRES_DATA=str(tmp_path)))
     assert list(lines) == [
-        "minires", "Python", "NumPy", "BLAS", "threads", "processor", "devices", "data", "kernels", "choice",
+        "minires", "Python", "NumPy", "BLAS", "threads", "processor", "devices", "data", "kernels", "CUDA",
+        "choice",
     ]  # fmt: skip
     assert lines["minires"] == minires.__version__
     assert lines["Python"].startswith(platform.python_version())
@@ -109,6 +111,7 @@ def test_python_m_minires(tmp_path, rng):
     name = "unrecognised CIFAR-10 files (1 images)"
     assert lines["data"] == f"Digits (comes with minires); {name} in {tmp_path / cifar_files.FOLDER}"
     assert "portable" in lines["kernels"]
+    assert lines["CUDA"] == verified.status()
     assert lines["choice"].startswith("precision ")
 
 
