@@ -105,9 +105,11 @@ def import_torch():
     try:
         import torch
 
-        library = torch.library.Library("torchvision", "DEF")  # its declarations live as long as it does
-        for op in ("nms", "qnms"):
-            library.define(f"{op}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        library = None
+        if torch.version.cuda is None:  # else they load, and declare themselves
+            library = torch.library.Library("torchvision", "DEF")  # its declarations live as long as it does
+            for op in ("nms", "qnms"):
+                library.define(f"{op}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         import torchvision
     except ImportError as error:
         from minires.errors import ArgumentError

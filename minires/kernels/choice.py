@@ -57,8 +57,8 @@ def set_precision(precision: str) -> None:
 
     "exact": only what is as near to the true result as a plain sum of products in float32. "fast", the default: also
     Winograd's F(4x4, 3x3), whose results are within 1e-4 (largest error) and 5e-6 (rms) of the output's rms. Starts as
-    MINIRES_PRECISION. "tf32": on a GPU also tensor cores, which round x and w to 10 bits behind the point: within 4e-3
-    and 5e-4. Raises ArgumentError for any other name.
+    MINIRES_PRECISION. "tf32": on a GPU also tensor cores, which keep 10 bits behind the point of x and w: within 1e-2
+    and 1e-3. Raises ArgumentError for any other name.
     """
     global _everywhere
     _everywhere = check_precision(precision, "set_precision")
