@@ -56,7 +56,7 @@ def main() -> None:
     sizes = QUICK if args.quick else Sizes()
     report = GpuReport("gpu_report", fingerprint("exact and tf32"))
     run = Run(report, sizes, 1 if args.quick else args.rounds)
-    print(environment.header(f"device {place}"), flush=True)
+    print(environment.header(f"device {device.describe(place)}"), flush=True)
     parts: dict[str, Callable[[], None]] = {
         "device": functools.partial(gpu_device.part, run),
         "kernels": functools.partial(gpu_cases.part, run),

@@ -133,7 +133,7 @@ def main() -> None:
         folder, history = training.new_run_folder(f"{args.arch}-{args.dataset}", args.output_dir), []
 
     weights = sum(p.numel() for p in model.parameters())
-    parts = [f"device {place}", f"{args.arch} {weights / 1e6:.2f}M params", f"seed {args.seed}", kernels.setting()]
+    parts = [f"device {device.describe(place)}", f"{args.arch} {weights / 1e6:.2f}M params", f"seed {args.seed}", kernels.setting()]
     print(environment.header(*parts, f"data {name}"))
     print(f"{len(train_set):,} training and {len(test_set):,} test images from {args.data_path}, run in {folder}")
     if history:

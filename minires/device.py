@@ -101,6 +101,16 @@ def use(device: str) -> str:
     return device
 
 
+def describe(device: str) -> str:
+    """A device's name, and of a GPU also its maker's: "cuda:0 (NVIDIA H200)"."""
+    if device == "cpu":
+        return device
+    import cupy
+
+    name = cupy.cuda.runtime.getDeviceProperties(int(device.partition(":")[2]))["name"]
+    return f"{device} ({name.decode() if isinstance(name, bytes) else name})"
+
+
 def to_device(array: Array, device: str) -> Array:
     """The array on `device`: itself if it is there already, else a copy. Raises DeviceError for a GPU not in use."""
     if device_of(array) == device or device_of(array) == (device := resolve(device)):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import __version__, memory
-from .device import gpu_missing
+from .device import describe, gpu_missing, resolve
 from .threads import get_num_threads, numpy_blas
 
 
@@ -52,7 +52,7 @@ def processor() -> str:
 def devices() -> str:
     """The devices that can be used, and why no GPU is among them."""
     reason = gpu_missing()
-    return f"cpu only: {reason}" if reason else "cpu, cuda"
+    return f"cpu only: {reason}" if reason else f"cpu, {describe(resolve('cuda'))}"
 
 
 def header(*parts: str) -> str:

@@ -133,7 +133,10 @@ nvrtc = module(
     getCUBIN=lambda program: program.library,
     destroyProgram=lambda program: None,
 )
-runtime = SimpleNamespace(getDevice=lambda: 0, getDeviceCount=lambda: 1, memGetInfo=lambda: (1 << 30, 4 << 30))
+runtime = SimpleNamespace(
+    getDevice=lambda: 0, getDeviceCount=lambda: 1, memGetInfo=lambda: (1 << 30, 4 << 30),
+    getDeviceProperties=lambda index: {"name": b"Fake GPU", "totalGlobalMem": 4 << 30},
+)  # fmt: skip
 stream = SimpleNamespace(synchronize=lambda: waits("synchronize()"))
 cuda = module(
     "cupy.cuda", nvrtc=nvrtc, runtime=runtime, Device=Device, is_available=lambda: True,
