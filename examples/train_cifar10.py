@@ -133,8 +133,8 @@ def main() -> None:
         folder, history = training.new_run_folder(f"{args.arch}-{args.dataset}", args.output_dir), []
 
     weights = sum(p.numel() for p in model.parameters())
-    parts = [f"device {device.describe(place)}", f"{args.arch} {weights / 1e6:.2f}M params", f"seed {args.seed}", kernels.setting()]
-    print(environment.header(*parts, f"data {name}"))
+    parts = [f"device {device.describe(place)}", f"{args.arch} {weights / 1e6:.2f}M params", f"seed {args.seed}"]
+    print(environment.header(*parts, kernels.setting(), f"data {name}"))
     print(f"{len(train_set):,} training and {len(test_set):,} test images from {args.data_path}, run in {folder}")
     if history:
         print(f"Resumed after epoch {len(history)}")
