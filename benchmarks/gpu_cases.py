@@ -86,6 +86,7 @@ def batch_norm(shape: tuple[int, ...], rng: np.random.Generator) -> Iterator[Cas
     yield Case("batch_norm_apply", (x, hi, lo, invstd, gamma, beta, z, True), shape="with addition and ReLU")
     yield Case("batch_norm_grad", (gy, x, hi, lo, invstd, gamma))
     yield Case("batch_norm_relu_grad", (gy, y, x, hi, lo, invstd, gamma, True))
+    yield Case("running_average_", (beta, gamma, 0.1, 1.01))
 
 
 def gathers(layer: Layer, batch: int, rng: np.random.Generator) -> Iterator[Case]:

@@ -73,6 +73,7 @@ from .portable.norm import batch_norm_relu_grad as batch_norm_relu_grad
 from .portable.norm import batch_norm_statistics as batch_norm_statistics
 from .portable.norm import group_norm as group_norm
 from .portable.norm import group_norm_grad as group_norm_grad
+from .portable.norm import running_average_ as running_average_
 from .portable.optim import adamw_ as adamw_
 from .portable.optim import power_sum as power_sum
 from .portable.optim import scale_ as scale_

@@ -25,6 +25,7 @@ from ..kernels import (
     kept_at,
     quiet,
     relu_grad,
+    running_average_,
 )
 from ..kernels import group_norm as group_norm_kernel
 from ..memory import copy
@@ -40,8 +41,13 @@ def _rows(x: Any) -> Any:
 
 def _for_inputs(function: Function, gradients: NormGradients) -> tuple[Any, ...]:
     """The gradients of x, gamma and beta, each in its input's shape and dtype; None where none is wanted."""
+
+    def fitted(g: Any, edge: Any) -> Any:
+        g = g if g.shape == edge.shape else g.reshape(edge.shape)  # a view, where it need not be one, a leaf would copy
+        return g.astype(edge.dtype, copy=False)
+
     edges = zip(gradients, function.inputs, strict=False)
-    return tuple(None if edge is None else g.reshape(edge.shape).astype(edge.dtype, copy=False) for g, edge in edges)
+    return tuple(None if edge is None else fitted(g, edge) for g, edge in edges)
 
 
 @dataclass(eq=False)
@@ -250,8 +256,7 @@ def fold_batch_norm(
 def _move(running: Any, batch: Any, momentum: float, factor: float = 1.0) -> None:
     """running = (1 - momentum) * running + momentum * factor * batch, in place, and counted."""
     with quiet():
-        running.data *= 1 - momentum
-        running.data += momentum * factor * batch.data
+        running_average_(running.data, batch.data, momentum, factor)
     running.version.count += 1
     forget(running.data)  # what evaluation folded; in training it is memory for nothing
 

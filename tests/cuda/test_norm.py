@@ -193,6 +193,17 @@ def test_one_bad_channel(cupy: Any, shape: tuple[int, int], row: int, value: flo
         np.testing.assert_array_equal(array[..., others], whole[name][..., others])
 
 
+@pytest.mark.parametrize("channels", [1, 7, 64, 260, 300])
+def test_running_averages(cupy: Any, rng: np.random.Generator, channels: int) -> None:
+    """The portable ones, to the bit."""
+    running, batch = rng.standard_normal((2, channels)).astype(np.float32)
+    got = cupy.asarray(running)
+    kernels.running_average_(running, batch, 0.1, 129 / 128)
+    with kernels.use(running_average_="cuda"):
+        kernels.running_average_(got, cupy.asarray(batch), 0.1, 129 / 128)
+    np.testing.assert_array_equal(got.get(), running)
+
+
 def test_a_relu_keeps_nan(cupy: Any) -> None:
     """In y, and in the gradient of where y is NaN, as on the CPU."""
     given = drawn((37, 8))

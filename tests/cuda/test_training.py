@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from minires import Tensor, data, device, models, nn, no_grad, optim, training
+from minires.memory import is_whole
 from minires.nn import functional as F
 
 STEPS, BATCH = 20, 8
@@ -112,6 +113,7 @@ def test_no_step_waits_or_copies(emulated: Counter[str], rng: np.random.Generato
     assert emulated["upload"] == 1  # the order of the epoch
     assert emulated["launch of augment_uint8"] == 4
     assert emulated["launch of sgd_foreach"] == 4  # all parameters at once
+    assert all(is_whole(p.grad.data) for p in run.model.parameters() if p.ndim in (1, 4))  # taken over, not copied
     assert np.isfinite(loss.mean)
     assert emulated["sync"] == 1
 

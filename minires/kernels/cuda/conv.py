@@ -161,11 +161,11 @@ def _grad_input(
 
 def _grad_weight(gy: Array, x: Array, shape: tuple[int, ...], geometry: ConvGeometry, tf32: bool) -> Array:
     kh, kw, c, o = shape
-    gw = array_module(gy).empty((kh * kw * c, o), gy.dtype)
-    gy2 = gy.reshape(-1, o)
+    gw = array_module(gy).empty(shape, gy.dtype)
+    gy2, gw2 = gy.reshape(-1, o), gw.reshape(kh * kw * c, o)
     for cols, rows in _columns(x, (kh, kw), geometry):
-        gemm(cols, gy2[rows], gw, transpose_a=True, add=bool(rows.start), tf32=tf32)
-    return gw.reshape(shape)
+        gemm(cols, gy2[rows], gw2, transpose_a=True, add=bool(rows.start), tf32=tf32)
+    return gw
 
 
 @variant(conv2d, ON_GPU, suits=one_group_forward)

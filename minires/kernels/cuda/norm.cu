@@ -43,6 +43,14 @@ extern "C" __global__ void __launch_bounds__(THREADS) batch_norm_finish(
     invstd[c] = (float)(1 / sqrt(biased + eps));
 }
 
+// running = keep * running + share * batch, each product and sum rounded by itself.
+extern "C" __global__ void __launch_bounds__(THREADS) running_average(
+    float* running, const float* batch, float keep, float share, int C
+) {
+    int c = blockIdx.x * THREADS + threadIdx.x;
+    if (c < C) running[c] = __fadd_rn(__fmul_rn(running[c], keep), __fmul_rn(share, batch[c]));
+}
+
 // y = (x - hi) * a + (beta - lo * a), a = invstd * gamma; then + add, where that is not null, and ReLU.
 extern "C" __global__ void __launch_bounds__(THREADS) batch_norm_apply(
     const float* x, const float* hi, const float* lo, const float* invstd, const float* gamma, const float* beta,

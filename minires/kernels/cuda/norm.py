@@ -15,6 +15,7 @@ from ..portable.norm import (
     batch_norm_grad,
     batch_norm_relu_grad,
     batch_norm_statistics,
+    running_average_,
 )
 from .compiler import THREADS, blocks, launch, tiles, vector
 
@@ -69,6 +70,13 @@ def batch_norm_relu_grad_cuda(
 ) -> tuple[NormGradients, Array | None]:
     """The same; the ReLU's mask is made anew in both passes, and g is written only if it is to be kept."""
     return _gradients(gy, y, x, hi, lo, invstd, gamma, keep)
+
+
+@variant(running_average_, ON_GPU, suits=filled)
+def running_average__cuda(running: Array, batch: Array, momentum: float, factor: float) -> None:
+    """One launch instead of three."""
+    c, keep, share = running.size, 1 - momentum, momentum * factor
+    launch("norm", "running_average", (blocks(c),), THREADS, running, batch, keep, share, c, width=vector(c))
 
 
 def _gradients(

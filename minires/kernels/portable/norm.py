@@ -132,6 +132,13 @@ def batch_norm_eval_grad(
     return NormGradients(gy * (gamma * invstd), ggamma, sum_axes(gy, (0,)))
 
 
+@kernel
+def running_average_(running: Array, batch: Array, momentum: float, factor: float) -> None:
+    """running = (1 - momentum) * running + momentum * factor * batch, in place; both (C,)."""
+    running *= 1 - momentum
+    running += momentum * factor * batch
+
+
 def _group_mean(x: Array) -> Array:
     """The mean of x (N, S, G, D) over S and D, in float64 (N, 1, G, 1)."""
     n, s, g, d = x.shape
