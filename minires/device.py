@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import re
 import sys
+import warnings
 from typing import Any
 
 import numpy as np
@@ -44,18 +45,32 @@ def gpu_missing() -> str | None:
     """Why no GPU can be used, in one line, or None where one can be."""
     if importlib.util.find_spec("cupy") is None:
         return "CuPy is not installed (pip install 'minires[cuda13]', or 'minires[cuda12]' for CUDA 12)"
-    try:
-        import cupy
-    except Exception as error:  # a broken CUDA installation raises whatever its loader does
-        return f"CuPy does not import: {type(error).__name__}: {error}".splitlines()[0]
-    if not cupy.cuda.is_available():
-        return "CuPy is installed, but no usable CUDA device or driver was found"
-    try:  # one kernel and one product prove the compiler and cuBLAS
-        ones = cupy.ones((2, 2), dtype=np.float32)
-        float((ones @ (ones + 1)).sum())
-    except Exception as error:
-        return f"a CUDA device is there, but unusable: {type(error).__name__}: {error}".splitlines()[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")  # CuPy warns of what it can do without: no reason to go without CuPy
+        try:
+            import cupy
+        except Exception as error:  # a broken CUDA installation raises whatever its loader does
+            return f"CuPy does not import ({_told(error)}); pip install --force-reinstall 'minires[cuda13]'"
+        if not cupy.cuda.is_available():
+            try:
+                cupy.cuda.runtime.getDeviceCount()
+                reason = "there are 0"
+            except Exception as error:
+                reason = _told(error)
+            return f"CuPy is installed, but finds no GPU ({reason}); drivers before CUDA 13 need 'minires[cuda12]'"
+        try:  # one kernel and one product prove the compiler and cuBLAS
+            ones = cupy.ones((2, 2), dtype=np.float32)
+            float((ones @ (ones + 1)).sum())
+        except Exception as error:
+            return f"a GPU is there, but unusable ({_told(error)}); pip install 'minires[cuda13]' brings CUDA's libraries"
     return None
+
+
+def _told(error: Exception) -> str:
+    """An error in one line: the one that it was made of, where it quotes that, as CuPy's do."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    quoted = lines[lines.index("Original error:") + 1 :] if "Original error:" in lines else []
+    return quoted[0] if quoted else ": ".join([type(error).__name__, *lines[:1]])
 
 
 def resolve(device: str) -> str:

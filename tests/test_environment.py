@@ -23,15 +23,34 @@ PACKAGE_ROOT = Path(minires.__file__).parent.parent
 
 FAKES = {
     "none": ("", "CuPy is not installed (pip install 'minires[cuda13]', or 'minires[cuda12]' for CUDA 12)"),
-    "broken": ("raise OSError('libcuda.so: not found\\nmore')", "CuPy does not import: OSError: libcuda.so: not found"),
-    "no device": (
-        "class cuda:\n    is_available = staticmethod(lambda: False)",
-        "CuPy is installed, but no usable CUDA device or driver was found",
+    "broken": (
+        "raise OSError('libcuda.so: not found\\nmore')",
+        "CuPy does not import (OSError: libcuda.so: not found); pip install --force-reinstall 'minires[cuda13]'",
+    ),
+    "half installed": (
+        "raise ImportError('\\n====\\nFailed to import CuPy.\\nOriginal error:\\n  ImportError: no libcudart\\n====')",
+        "CuPy does not import (ImportError: no libcudart); pip install --force-reinstall 'minires[cuda13]'",
+    ),
+    "mute": (
+        "raise ImportError",
+        "CuPy does not import (ImportError); pip install --force-reinstall 'minires[cuda13]'",
+    ),
+    "warns, no device": (
+        "import warnings\nwarnings.warn('CUDA path could not be detected')\nclass runtime:\n    getDeviceCount = staticmethod(lambda: 0)\n"
+        "class cuda:\n    runtime = runtime\n    is_available = staticmethod(lambda: False)",
+        "CuPy is installed, but finds no GPU (there are 0); drivers before CUDA 13 need 'minires[cuda12]'",
+    ),
+    "old driver": (
+        "def count(): raise RuntimeError('cudaErrorInsufficientDriver: too old')\n"
+        "class runtime:\n    getDeviceCount = staticmethod(count)\n"
+        "class cuda:\n    runtime = runtime\n    is_available = staticmethod(lambda: False)",
+        "CuPy is installed, but finds no GPU (RuntimeError: cudaErrorInsufficientDriver: too old); drivers before CUDA 13 "
+        "need 'minires[cuda12]'",
     ),
     "no compiler": (
         "class cuda:\n    is_available = staticmethod(lambda: True)\n"
         "def ones(*_, **__): raise RuntimeError('no NVRTC')",
-        "a CUDA device is there, but unusable: RuntimeError: no NVRTC",
+        "a GPU is there, but unusable (RuntimeError: no NVRTC); pip install 'minires[cuda13]' brings CUDA's libraries",
     ),
 }
 DEVICE = """
@@ -71,7 +90,8 @@ def test_why_there_is_no_gpu(tmp_path, kind):
     if kind != "none":
         (tmp_path / "cupy.py").write_text(source)
     process = run("-c", (HIDE if kind == "none" else "") + DEVICE, path=tmp_path)
-    assert process.stderr == ""
+    assert ("CUDA path could not be detected" in process.stderr) == (kind == "warns, no device")  # shown, not raised
+    assert "Error" not in process.stderr
     assert process.stdout.splitlines() == [f"device 'cuda' cannot be used: {reason}", "cpu", f"cpu only: {reason}"]
 
 
@@ -150,7 +170,7 @@ def test_python_m_minires_with_a_file_missing(tmp_path, rng):
 
 
 def test_python_m_minires_names_the_reason(tmp_path):
-    source, reason = FAKES["no device"]
+    source, reason = FAKES["old driver"]
     (tmp_path / "cupy.py").write_text(source)
     assert described(run("-m", "minires", path=tmp_path))["devices"] == f"cpu only: {reason}"
 

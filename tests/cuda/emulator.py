@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import hashlib
 import os
 import re
@@ -25,7 +26,6 @@ FLAGS = (
     "-fsanitize=alignment",
 )  # fmt: skip
 SANITIZER = ("-fsanitize=address", "-g")
-BUILDS = Path(tempfile.gettempdir()) / f"minires-emulator-{os.getuid()}"
 
 schedule, seed = "forward", 0  # of the launches to come
 
@@ -46,9 +46,11 @@ def scheduled(name: str, number: int = 0) -> Iterator[None]:
         schedule, seed = before
 
 
-def build(text: str, headers: Mapping[str, str], defines: tuple[str, ...] = ()) -> bytes:
-    """A shared library of a source's kernels, `<name>__emulated`. Raises BuildError."""
-    text = _merged(text, dict(headers))
+def build(text: str, headers: Mapping[str, str], defines: tuple[str, ...] = (), name: str = "kernels.cu") -> bytes:
+    """A shared library of a source's kernels, `<kernel>__emulated`. Raises BuildError."""
+    if reason := missing():
+        raise BuildError(reason)
+    text = _merged(name, text, dict(headers))
     text = re.sub(
         r"__shared__ ([\w ]+?) (\w+)((?:\[[^\]]*\])*);",
         r"static \1 \2\3; emulator::declare_shared((void*)&\2, sizeof \2);",
@@ -60,11 +62,9 @@ def build(text: str, headers: Mapping[str, str], defines: tuple[str, ...] = ()) 
     flags = [*FLAGS, *sanitizer, *defines]
     code = "\n".join(sources)
     key = hashlib.sha256("\0".join([code, *flags]).encode()).hexdigest()[:24]
-    library = BUILDS / f"{key}.so"
+    library = builds() / f"{key}.so"
     if not library.exists():
-        BUILDS.mkdir(exist_ok=True)
-        assert COMPILER is not None
-        with tempfile.TemporaryDirectory(dir=BUILDS) as folder:
+        with tempfile.TemporaryDirectory(dir=library.parent) as folder:
             source, made, linked = (str(Path(folder) / f"kernels.{end}") for end in ("cpp", "o", "so"))
             Path(source).write_text(code)
             _run(COMPILER, *flags, "-c", source, "-o", made)
@@ -73,19 +73,52 @@ def build(text: str, headers: Mapping[str, str], defines: tuple[str, ...] = ()) 
     return library.read_bytes()
 
 
+@functools.cache
+def missing() -> str | None:
+    """Why nothing can be built here, or None."""
+    if COMPILER is None:
+        return "the emulator needs g++ (apt install g++)"
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "empty.cpp"
+        source.touch()
+        try:
+            _run(COMPILER, *FLAGS, "-c", str(source), "-o", str(source.with_suffix(".o")))
+        except BuildError as error:
+            return f"the emulator needs GNU's g++: {COMPILER} says {str(error).strip().splitlines()[0]}"
+    return None
+
+
+@functools.cache
+def builds() -> Path:
+    """Where libraries are kept for the next run: a folder that nobody else can write to."""
+    folder = Path(tempfile.gettempdir()) / f"minires-emulator-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    status = folder.lstat()
+    mine = folder.is_dir() and not folder.is_symlink() and status.st_uid == os.getuid() and not status.st_mode & 0o022
+    return folder if mine else Path(tempfile.mkdtemp())
+
+
 def _run(*command: str) -> None:
     run = subprocess.run(command, capture_output=True, text=True)
     if run.returncode:
         raise BuildError(run.stderr)
 
 
-def _merged(text: str, headers: dict[str, str]) -> str:
-    """A source with each header in the place of its first #include."""
-    return re.sub(r'#include "([\w.]+)"', lambda found: _merged(headers.pop(found[1], ""), headers), text)
+def _merged(name: str, text: str, headers: dict[str, str]) -> str:
+    """A source with each header in the place of its first #include; errors name the files' own lines."""
+    lines = [f'#line 1 "{name}"']
+    for number, line in enumerate(text.splitlines(), 1):
+        included = re.match(r'#include "([\w.]+)"', line)
+        if included:
+            header = headers.pop(included[1], "")
+            lines += [_merged(included[1], header, headers), f'#line {number + 1} "{name}"']
+        else:
+            lines.append(line)
+    return "\n".join(lines) + "\n"
 
 
 def _kernels(text: str) -> tuple[list[str], list[list[str]]]:
-    found = re.findall(r'extern "C" __global__ void(?: __launch_bounds__\(\w+\))? (\w+)\(([^)]*)\)', text)
+    found = re.findall(r'extern "C" __global__ void(?: __launch_bounds__\([\w, ]+\))? (\w+)\(([^)]*)\)', text)
     return [name for name, _ in found], [[part.strip() for part in arguments.split(",")] for _, arguments in found]
 
 

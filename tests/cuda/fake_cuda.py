@@ -47,7 +47,7 @@ class NVRTCError(RuntimeError):
 
 class _Program:
     def __init__(self, text: str, name: str, headers: tuple[bytes, ...], names: tuple[bytes, ...]) -> None:
-        self.text = text
+        self.text, self.name = text, name
         self.headers = {name.decode(): header.decode() for name, header in zip(names, headers, strict=True)}
         self.log, self.library = "", b""
 
@@ -55,7 +55,7 @@ class _Program:
 def _compile(program: _Program, options: tuple[str, ...]) -> None:
     try:
         defines = tuple(option for option in options if option.startswith("-D"))
-        program.library = emulator.build(program.text, program.headers, defines)
+        program.library = emulator.build(program.text, program.headers, defines, program.name)
     except emulator.BuildError as error:
         program.log = str(error)
         raise NVRTCError("NVRTC_ERROR_COMPILATION (6)") from None
@@ -127,6 +127,7 @@ nvrtc = module(
         0,
         int(hashlib.sha256((Path(__file__).parent / "emulator.h").read_bytes()).hexdigest()[:6], 16),
     ),
+    getSupportedArchs=lambda: [80, 90],
     createProgram=_Program,
     compileProgram=_compile,
     getProgramLog=lambda program: program.log,

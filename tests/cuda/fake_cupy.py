@@ -12,6 +12,7 @@ was broadcast.
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -371,6 +372,9 @@ def installed() -> Iterator[Counter[str]]:
     from minires.kernels.cuda import compiler
 
     before = {name: sys.modules.get(name) for name in MODULES}
+    with_cache = os.environ.get("MINIRES_CACHE")
+    if with_cache is None:  # the user's is for a GPU's
+        os.environ["MINIRES_CACHE"] = str(emulator.builds() / "cache")
     sys.modules.update(MODULES)
     device.gpu_missing.cache_clear()
     compiler.clear()
@@ -378,6 +382,8 @@ def installed() -> Iterator[Counter[str]]:
     try:
         yield counts
     finally:
+        if with_cache is None:
+            os.environ.pop("MINIRES_CACHE", None)
         for name, module in before.items():
             if module is None:
                 del sys.modules[name]

@@ -27,7 +27,7 @@ def compile_all(folder: Path, archs: tuple[str, ...], *lots: list[str]) -> list[
     made = [json.loads(line) for process in processes for line in process.communicate()[0].splitlines()]
     assert not any(process.returncode for process in processes)
     if missing := next((one["missing"] for one in made if "missing" in one), None):
-        pytest.skip(f"NVRTC needed (pip install 'minires[test]'): {missing}")
+        pytest.skip(f"NVRTC needed (pip install 'minires[dev]'): {missing}")
     return made
 
 

@@ -274,9 +274,15 @@ with fake_cupy.installed():
 
 def test_what_the_compiler_says(emulated: Counter[str], sources: Path, cache: Path) -> None:
     (sources / "fill.cu").write_text(SOURCE.replace("if (i <", "nonsense (i <"))
-    with pytest.raises(DeviceError, match=r"(?s)fill\.cu does not compile for sm_90a with NVRTC .*newer.*nonsense"):
+    with pytest.raises(DeviceError, match=r"(?s)fill\.cu does not compile for sm_90a .*\nfill\.cu:\d+:.*nonsense") as error:
         filled()
+    assert "newer" not in str(error.value)
     assert not cache.exists()
+
+
+def test_an_architecture_that_the_compiler_does_not_know(emulated: Counter[str]) -> None:
+    with pytest.raises(DeviceError, match="for sm_130 .*; this GPU needs a newer CuPy and nvidia-cuda-nvrtc"):
+        compiler.compile_cubin("nonsense", "new.cu", "sm_130", 1)
 
 
 def test_arguments_are_checked(emulated: Counter[str], sources: Path, cache: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests.cuda import emulator
 from tests.cuda.fake_cupy import ndarray
 
-pytestmark = pytest.mark.skipif(emulator.COMPILER is None, reason="the emulator needs g++")
+pytestmark = pytest.mark.skipif(emulator.missing() is not None, reason=str(emulator.missing()))
 
 KERNEL = 'extern "C" __global__ void __launch_bounds__(64) kernel'
 

@@ -34,8 +34,8 @@ def sources(folder: Path) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> dict[Mutant, Path]:
     """The folder of each mutant's sources. They are built here, two at a time; the tests find what was built."""
-    if emulator.COMPILER is None:
-        pytest.skip("the emulator needs g++")
+    if reason := emulator.missing():
+        pytest.skip(reason)
     folders = {mutant: tmp_path_factory.mktemp("mutant") / "sources" for mutant in MUTANTS}
     texts = []
     for mutant, folder in folders.items():

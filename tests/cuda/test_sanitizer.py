@@ -19,8 +19,8 @@ ROOT = Path(__file__).parents[2]
 
 def sanitized(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     """Run Python with the sanitizer in it, arrays allocated by malloc, and kernels built for it in a cache apart."""
-    if emulator.COMPILER is None:
-        pytest.skip("the emulator needs g++")
+    if reason := emulator.missing():
+        pytest.skip(reason)
     library = subprocess.check_output([emulator.COMPILER, "-print-file-name=libasan.so"], text=True).strip()
     if not os.path.isabs(library):
         pytest.skip("g++ has no address sanitizer")

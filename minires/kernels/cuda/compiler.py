@@ -38,7 +38,7 @@ SCALARS = {
 }
 ELEMENTS = {**SCALARS, "unsigned char": np.uint8, "bool": np.bool_}
 
-_KERNEL = re.compile(r'extern "C" __global__ void(?: __launch_bounds__\(\w+\))? (\w+)\(([^)]*)\)')
+_KERNEL = re.compile(r'extern "C" __global__ void(?: __launch_bounds__\([\w, ]+\))? (\w+)\(([^)]*)\)')
 _INCLUDE = re.compile(r'^#include "([\w.]+)"$', re.MULTILINE)
 
 
@@ -126,9 +126,10 @@ def compile_cubin(text: str, name: str, arch: str, width: int) -> tuple[bytes, s
             nvrtc.compileProgram(program, (*OPTIONS, f"-DV={width}", f"-arch={arch}"))
         except nvrtc.NVRTCError as error:
             log = nvrtc.getProgramLog(program)
+            known = int("".join(filter(str.isdigit, arch))) in nvrtc.getSupportedArchs()
+            remedy = "" if known else "; this GPU needs a newer CuPy and nvidia-cuda-nvrtc"
             raise DeviceError(
-                f"{name} does not compile for {arch} with NVRTC {_version()} ({error}); "
-                f"a GPU newer than this NVRTC needs a newer CuPy or nvidia-cuda-nvrtc:\n{log}"
+                f"{name} does not compile for {arch} with NVRTC {_version()} ({error}){remedy}\n{log}"
             ) from None
         # some versions of CuPy cut the last byte of what NVRTC made; one more does no harm
         return nvrtc.getCUBIN(program) + b"\0", nvrtc.getProgramLog(program)
