@@ -161,11 +161,12 @@ class Trainer:
 
 
 def memory(torch: Any, most: bool) -> int:
-    """Bytes of tensors now; or the most since that was last asked."""
+    """Bytes that its pool took from the device, as minires's are counted: now, or the most since that was last asked."""
     if most:
-        return torch.cuda.max_memory_allocated()
+        return torch.cuda.max_memory_reserved()
+    torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    return torch.cuda.memory_allocated()
+    return torch.cuda.memory_reserved()
 
 
 def profile(torch: Any, call: Callable[[], Any], wait: Callable[[], None]) -> tuple[int, float]:

@@ -134,7 +134,7 @@ def main() -> None:
 
     weights = sum(p.numel() for p in model.parameters())
     parts = [f"device {device.describe(place)}", f"{args.arch} {weights / 1e6:.2f}M params", f"seed {args.seed}"]
-    print(environment.header(*parts, kernels.setting(), f"data {name}"))
+    print(environment.header(*parts, kernels.setting(place), f"data {name}"))
     print(f"{len(train_set):,} training and {len(test_set):,} test images from {args.data_path}, run in {folder}")
     if history:
         print(f"Resumed after epoch {len(history)}")

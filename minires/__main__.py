@@ -7,6 +7,7 @@ python -m minires --choices resnet18 --batch 32 --tune times.json
 from __future__ import annotations
 
 import argparse
+import collections
 import os
 import platform
 import sys
@@ -31,7 +32,7 @@ def data_found() -> str:
 
 def show_machine() -> None:
     """Print versions, BLAS, devices, data and kernels."""
-    kernels = [f"{k.name} ({', '.join(v.name for v in k.variants)})" for k in registry.values() if k.variants]
+    devices = collections.Counter(v.accepts.device for k in registry.values() for v in k.variants if v.accepts)
     lines = {
         "minires": __version__,
         "Python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
@@ -41,7 +42,7 @@ def show_machine() -> None:
         "processor": environment.processor(),
         "devices": environment.devices(),
         "data": f"Digits (comes with minires); {data_found()}",
-        "kernels": f"{len(registry)} portable; faster variants of {', '.join(kernels)}",
+        "kernels": f"{len(registry)} portable; {devices['cpu']} variants for a CPU, {devices['cuda']} for a GPU",
         "CUDA": verified.status(),
         "choice": f"{setting()}; `--choices resnet18` shows which variants run",
     }

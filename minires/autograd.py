@@ -20,7 +20,7 @@ import numpy as np
 
 from .anomaly import checksum, is_finite, users_line
 from .device import Array, array_module, check_one_device, device_of, out_of_memory
-from .errors import GraphError
+from .errors import GraphError, OutOfMemoryError
 from .kernels import add, add_
 from .kernels.dispatch import quiet
 from .memory import copy, is_whole
@@ -118,6 +118,8 @@ class Function:
         try:
             with quiet():
                 result = self.forward(*arrays)
+        except OutOfMemoryError:  # of an op within this one
+            raise
         except MemoryError as error:
             raise out_of_memory(f"{self!r}", next((t.device for t in tensors), "cpu"), error) from error
         outputs = [wrap(array) for array in (result if isinstance(result, tuple) else (result,))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -44,6 +45,9 @@ def exit_code(main: Callable[[], None]) -> int:
     """
     try:
         main()
+    except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (MiniresError, OSError) as error:
         shown = "".join(c if c.isprintable() or c == "\n" else "?" for c in str(error))
         print(f"{_program()}: error: {shown}", file=sys.stderr)

@@ -62,7 +62,9 @@ def gpu_missing() -> str | None:
             ones = cupy.ones((2, 2), dtype=np.float32)
             float((ones @ (ones + 1)).sum())
         except Exception as error:
-            return f"a GPU is there, but unusable ({_told(error)}); pip install 'minires[cuda13]' brings CUDA's libraries"
+            return (
+                f"a GPU is there, but unusable ({_told(error)}); pip install 'minires[cuda13]' brings CUDA's libraries"
+            )
     return None
 
 

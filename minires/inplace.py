@@ -18,7 +18,9 @@ from .ops.index import index_parts
 def _check(op: str, tensor: Any, other: Any) -> None:
     if is_grad_enabled() and (tensor.requires_grad or (is_tensor(other) and other.requires_grad)):
         raise GraphError(f"{op} writes in place, which is not recorded; write it out of place, or use no_grad()")
-    if not getattr(tensor.data.flags, "writeable", True):
+    array = tensor.data
+    repeats = any(stride == 0 and size > 1 for stride, size in zip(array.strides, array.shape, strict=True))
+    if repeats or not getattr(array.flags, "writeable", True):  # what is expanded is read-only in NumPy, not in CuPy
         raise GraphError(f"{op} into a read-only array; clone() it first")
 
 

@@ -254,9 +254,8 @@ class Tensor:
         """
         device, dtype = parse_to(args, device, dtype)
         tensor = self if dtype is None else ops.cast(self, dtype)
-        if device is None or to_device(tensor.data, device) is tensor.data:
-            return tensor
-        return Tensor(tensor.data, device=device, requires_grad=self.requires_grad)
+        moved = tensor.data if device is None else to_device(tensor.data, device)
+        return tensor if moved is tensor.data else Tensor(moved, requires_grad=self.requires_grad)
 
     def clone(self) -> Tensor:
         """A copy, through which gradients flow."""

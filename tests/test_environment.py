@@ -28,7 +28,7 @@ FAKES = {
         "CuPy does not import (OSError: libcuda.so: not found); pip install --force-reinstall 'minires[cuda13]'",
     ),
     "half installed": (
-        "raise ImportError('\\n====\\nFailed to import CuPy.\\nOriginal error:\\n  ImportError: no libcudart\\n====')",
+        "raise ImportError('\\n===\\nOriginal error:\\n  ImportError: no libcudart\\n===')",
         "CuPy does not import (ImportError: no libcudart); pip install --force-reinstall 'minires[cuda13]'",
     ),
     "mute": (
@@ -36,7 +36,8 @@ FAKES = {
         "CuPy does not import (ImportError); pip install --force-reinstall 'minires[cuda13]'",
     ),
     "warns, no device": (
-        "import warnings\nwarnings.warn('CUDA path could not be detected')\nclass runtime:\n    getDeviceCount = staticmethod(lambda: 0)\n"
+        "import warnings\nwarnings.warn('CUDA path could not be detected')\n"
+        "class runtime:\n    getDeviceCount = staticmethod(lambda: 0)\n"
         "class cuda:\n    runtime = runtime\n    is_available = staticmethod(lambda: False)",
         "CuPy is installed, but finds no GPU (there are 0); drivers before CUDA 13 need 'minires[cuda12]'",
     ),
@@ -44,8 +45,8 @@ FAKES = {
         "def count(): raise RuntimeError('cudaErrorInsufficientDriver: too old')\n"
         "class runtime:\n    getDeviceCount = staticmethod(count)\n"
         "class cuda:\n    runtime = runtime\n    is_available = staticmethod(lambda: False)",
-        "CuPy is installed, but finds no GPU (RuntimeError: cudaErrorInsufficientDriver: too old); drivers before CUDA 13 "
-        "need 'minires[cuda12]'",
+        "CuPy is installed, but finds no GPU (RuntimeError: cudaErrorInsufficientDriver: too old); "
+        "drivers before CUDA 13 need 'minires[cuda12]'",
     ),
     "no compiler": (
         "class cuda:\n    is_available = staticmethod(lambda: True)\n"

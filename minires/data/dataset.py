@@ -61,7 +61,7 @@ class ImageDataset:
 
     def batch(self, index: np.ndarray, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """The images and labels at `index` (N,), transformed as in `epoch`: what the loader asks for."""
-        index = to_device(index, self.device)
+        index = to_device(index if hasattr(index, "dtype") else np.asarray(index), self.device)
         transforms = [] if self.transform is None else [self.transform]
         return apply(transforms, self.images, index, index, epoch), self.labels[index]
 

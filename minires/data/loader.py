@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import is_tensor, wrap
-from ..device import to_device
+from ..device import out_of_memory, to_device
 from ..errors import ArgumentError, DataError
 from ..threads import alone
 from . import draws
@@ -45,6 +45,11 @@ class DataLoader:
     ) -> None:
         for setting, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
             _check(setting, value, least)
+        if collate_fn is not None and _is_on_gpu(dataset):
+            raise ArgumentError(
+                "DataLoader: collate_fn puts single examples together, on the CPU; leave the data set there, without "
+                '.to("cuda"), or leave collate_fn out'
+            )
         self.dataset, self.batch_size, self.shuffle, self.drop_last = dataset, batch_size, shuffle, drop_last
         self.num_workers, self.collate_fn, self.mix, self.seed = num_workers, collate_fn or collate, mix, seed
         self.epoch = 0
@@ -63,7 +68,7 @@ class DataLoader:
         epoch, self.epoch = self.epoch, self.epoch + 1
         count = len(self.dataset)
         order = draws.permutation(count, self.seed, epoch) if self.shuffle else np.arange(count)
-        on_gpu = getattr(self.dataset, "device", "cpu") != "cpu"
+        on_gpu = _is_on_gpu(self.dataset)
         if on_gpu:  # once in an epoch; its batches are only queued, so that no thread need be ahead
             order = to_device(order, self.dataset.device)
         batches = [order[i * self.batch_size : (i + 1) * self.batch_size] for i in range(len(self))]
@@ -97,8 +102,15 @@ class DataLoader:
                 batch = self.mix(images, labels, index, epoch)
             return batch
         except Exception as error:
+            if isinstance(error, MemoryError) and _is_on_gpu(self.dataset):
+                raise out_of_memory("DataLoader", self.dataset.device, error) from error
             shown = ", ".join(map(str, to_device(index[:4], "cpu"))) + (", ..." if len(index) > 4 else "")
             raise DataError(f"loading examples {shown} failed: {type(error).__name__}: {error}") from error
+
+
+def _is_on_gpu(dataset: Any) -> bool:
+    device = getattr(dataset, "device", None)  # of other libraries' data sets it may be anything
+    return isinstance(device, str) and device.startswith("cuda")
 
 
 def _check(setting: str, value: int, least: int) -> None:

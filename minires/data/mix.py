@@ -133,4 +133,5 @@ def _probabilities(name: str, labels: Array, classes: int) -> Array:
         xp is np and len(labels) and not 0 <= labels.min() <= labels.max() < classes
     ):  # a GPU would have to be waited for
         raise RangeError(f"{name}: labels run from {labels.min()} to {labels.max()}, but classes={classes}")
-    return (xp.arange(classes) == labels[:, None]).astype(np.float32)
+    q = (xp.arange(classes) == labels[:, None]).astype(np.float32)
+    return q if xp is np else xp.where(((labels >= 0) & (labels < classes))[:, None], q, xp.float32("nan"))

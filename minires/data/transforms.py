@@ -89,8 +89,9 @@ class Cutout:
     def __call__(self, images: Array, index: Array, epoch: int) -> Array:
         drawn = draws.words(self.seed, epoch, index, draws.CUTOUT)
         sides = array_module(images).full(len(images), self.size)
+        box = boxes(images.shape[1:3], drawn[:, 0], drawn[:, 1], sides, sides)
         y = images.copy()
-        y[boxes(images.shape[1:3], drawn[:, 0], drawn[:, 1], sides, sides)] = 0
+        array_module(images).copyto(y, y.dtype.type(0), where=box[..., None])
         return y
 
 
@@ -144,29 +145,39 @@ class Compose:
         return apply(self.transforms, images, None, index, epoch)
 
 
-def apply(transforms: Sequence[Transform], images: Array, rows: Array | None, index: Array, epoch: int) -> Array:
+def apply(transforms: Sequence[Transform], images: Array, rows: Array | None, index: Any, epoch: int) -> Array:
     """images[rows], or images where `rows` is None, after all transforms. Raises DataError where one drops images."""
+    index = index if hasattr(index, "dtype") else np.asarray(index)
     waiting: list[Step] = []
-
-    def flush() -> Array:
-        plan: dict[int, Any] = {step.order: step.plan(images) for step in waiting}
-        return augment(images, rows, index, epoch, *(plan.get(order) for order in range(3)))
-
     for transform in flat(transforms):
-        if isinstance(transform, Step):
-            if waiting and transform.order <= waiting[-1].order:
-                images, rows, waiting = flush(), None, []
+        fuses = isinstance(transform, Step) and type(transform).__call__ is Step.__call__  # a subclass may do otherwise
+        if isinstance(transform, Step) and fuses and (not waiting or transform.order > waiting[-1].order):
             waiting.append(transform)
             continue
-        if waiting or rows is not None:
-            images, rows, waiting = flush(), None, []
-        count = len(images)
-        images = transform(images, index, epoch)
-        if len(images) != count:
-            raise DataError(f"transform {transform!r} made {len(images)} images of {count}")
-    return flush() if waiting or rows is not None else images
+        images, rows = _together(waiting, images, rows, index, epoch), None
+        waiting = [transform] if isinstance(transform, Step) and fuses else []
+        if not waiting:
+            count = len(images)
+            images = transform(images, index, epoch)
+            if len(images) != count:
+                raise DataError(f"transform {transform!r} made {len(images)} images of {count}")
+    return _together(waiting, images, rows, index, epoch)
+
+
+def _together(steps: Sequence[Step], images: Array, rows: Array | None, index: Array, epoch: int) -> Array:
+    """images[rows] after steps in the kernel's order, in one call of it."""
+    plan: dict[int, Any] = {step.order: step.plan(images) for step in steps}
+    if not plan or images.dtype not in (np.uint8, np.float32):
+        images, rows = images if rows is None else images[rows], None  # of the batch alone, where it is converted below
+    if not plan:
+        return images
+    half = images.dtype == np.float16  # kernels compute in float32; cropping and mirroring leave the type as it was
+    y = augment(images.astype(np.float32) if half else images, rows, index, epoch, *map(plan.get, range(3)))
+    return y.astype(np.float16) if half and Normalize.order not in plan else y
 
 
 def flat(transforms: Sequence[Transform]) -> list[Transform]:
     """Transforms, with those of a Compose in its place."""
-    return [part for t in transforms for part in (flat(t.transforms) if isinstance(t, Compose) else [t])]
+    plain = [isinstance(t, Compose) and type(t).__call__ is Compose.__call__ for t in transforms]
+    parts = [flat(t.transforms) if is_plain else [t] for t, is_plain in zip(transforms, plain, strict=True)]  # type: ignore[attr-defined]
+    return [part for several in parts for part in several]

@@ -229,9 +229,10 @@ def get_tuner() -> Tuner | None:
     return _tuner
 
 
-def setting() -> str:
+def setting(device: str = "cpu") -> str:
     """What a run's header says of the choice of kernels: "precision fast", or "precision fast, kernels measured"."""
-    return f"precision {get_precision()}{', kernels measured' if get_tuning() else ''}"
+    note = " (on a CPU: fast)" if get_precision() == "tf32" and device == "cpu" else ""
+    return f"precision {get_precision()}{note}{', kernels measured' if get_tuning() else ''}"
 
 
 def _from_environment() -> Tuner | None:

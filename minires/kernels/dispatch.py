@@ -98,6 +98,7 @@ class Kernel:
     portable: Variant
     variants: list[Variant] = field(default_factory=list)
     remembered: dict[Any, Decision] = field(default_factory=dict)
+    asks: bool = False  # whether a variant looks at the arguments beyond the kinds of arrays
 
     @property
     def in_place(self) -> bool:
@@ -127,6 +128,8 @@ class Kernel:
             *[
                 (value.dtype, value.shape, value.flags.c_contiguous, "cpu")
                 if type(value) is np.ndarray
+                else float
+                if type(value) is float and not self.asks  # a learning rate, new at each step, decides nothing
                 else _seen(value)
                 for value in (*args, *kwargs.values())
             ],
@@ -258,6 +261,7 @@ def variant(
             )
         name = function.__name__.removeprefix(prefix)
         entry.variants.append(Variant(name, function, accepts, suits, cost, precision))
+        entry.asks = entry.asks or suits is not None or cost is not None
         entry.remembered = {}
         return function
 

@@ -326,7 +326,10 @@ def _checked(op: str, input: Any, target: Any, weight: Any) -> tuple[Any, Any, A
 
 
 def _labels(op: str, input: Any, target: Any, ignore_index: int) -> tuple[Any, Any]:
-    """Class numbers (N,) within [0, C), and which of them count; None if all do."""
+    """Class numbers (N,) within [0, C), and which of them count; None if all do.
+
+    On a GPU nobody looks at labels. There the second is 1 or 0, or NaN for a label that is no class: NaN is its loss.
+    """
     if target.dtype.kind not in "iu":
         other = f", or probabilities of the input's shape {input.shape}" if op == "cross_entropy" else ""
         given = f"{target.dtype} {target.shape}"
@@ -344,8 +347,10 @@ def _labels(op: str, input: Any, target: Any, ignore_index: int) -> tuple[Any, A
     labels = target.data.reshape(-1).astype(xp.int64)  # a copy: later writes into target do not reach backward
     if not _may_be_ignored(op, labels, classes, ignore_index):
         return labels, None
-    kept = labels != ignore_index
-    return xp.where(kept, labels, 0), kept
+    known, kept = (labels >= 0) & (labels < classes), labels != ignore_index
+    if xp is not np:
+        kept = xp.where(kept, xp.where(known, 1, xp.nan), 0)
+    return xp.where(known, labels, 0), kept
 
 
 def _may_be_ignored(op: str, labels: Any, classes: int, ignore_index: int) -> bool:
@@ -366,7 +371,7 @@ def _scale(rows: Any, labels: Any, kept: Any, weight: Any) -> Any:
     if weight is None:
         return None if kept is None else kept.astype(rows.dtype)
     scale = _wide(weight).data[labels]
-    return scale if kept is None else xp.where(kept, scale, 0)
+    return scale if kept is None else xp.where(kept == 0, 0, scale * kept.astype(scale.dtype))
 
 
 def _smoothed(rows: Any, labels: Any, kept: Any, weight: Any, smoothing: float) -> Any:
@@ -375,7 +380,7 @@ def _smoothed(rows: Any, labels: Any, kept: Any, weight: Any, smoothing: float) 
     rest = smoothing / classes
     q = xp.where(xp.arange(classes) == labels[:, None], 1 - smoothing + rest, rest).astype(rows.dtype)
     q = q if weight is None else q * _wide(weight).data
-    return q if kept is None else xp.where(kept[:, None], q, 0)
+    return q if kept is None else xp.where(kept[:, None] == 0, 0, q * kept[:, None].astype(q.dtype))
 
 
 def _probabilities(op: str, input: Any, target: Any, weight: Any, ignore_index: int, smoothing: float) -> Any:

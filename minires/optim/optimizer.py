@@ -89,10 +89,12 @@ class Optimizer:
         for group in self.param_groups:
             settings = {name: python_number(group[name]) for name in self.defaults}
             params = [p for p in group["params"] if p.grad is not None]
-            with quiet():
-                self.update_group(params, settings)
-            for p in params:
-                p.version.count += 1
+            try:
+                with quiet():
+                    self.update_group(params, settings)
+            finally:  # also where it failed on its way: some were written
+                for p in params:
+                    p.version.count += 1
         return loss
 
     def _parameters(self) -> list[Any]:

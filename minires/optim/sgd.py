@@ -39,15 +39,25 @@ class SGD(Optimizer):
         if settings["nesterov"] and (settings["momentum"] <= 0 or settings["dampening"] != 0):
             raise ArgumentError("SGD: Nesterov momentum requires a momentum and zero dampening")
 
+    def update(self, p: Any, state: dict[str, Any], settings: dict[str, Any]) -> None:
+        self._step([p], settings)
+
     def update_group(self, params: list[Any], settings: dict[str, Any]) -> None:
-        new = [p for p in params if settings["momentum"] and "momentum_buffer" not in self.state.get(p, {})]
-        for p in new:
-            self.state.setdefault(p, {})["momentum_buffer"] = zeros_like(p)
-        self._step(new, {**settings, "dampening": 0.0})
-        first = set(new)
-        self._step([p for p in params if p not in first], settings)
+        if type(self).update is not SGD.update:  # a subclass's rule, for one parameter at a time
+            super().update_group(params, settings)
+            return
+        for dtype in dict.fromkeys(p.dtype for p in params):
+            self._step([p for p in params if p.dtype == dtype], settings)
 
     def _step(self, params: list[Any], settings: dict[str, Any]) -> None:
-        if params:
-            velocities = [self.state[p]["momentum_buffer"] for p in params] if settings["momentum"] else None
-            sgd_foreach_([p.data for p in params], [p.grad.data for p in params], velocities, **settings)
+        """All at once; but those that have no velocity yet apart, since their first gradient is not dampened."""
+        new = {p for p in params if settings["momentum"] and "momentum_buffer" not in self.state.get(p, {})}
+        for p in new:
+            self.state.setdefault(p, {})["momentum_buffer"] = zeros_like(p)
+        for first in (True, False):
+            now = [p for p in params if (p in new) == first]
+            if now:
+                buffers = [self.state[p]["momentum_buffer"] for p in now] if settings["momentum"] else None
+                dampening = 0.0 if first else settings["dampening"]
+                gradients = [p.grad.data for p in now]
+                sgd_foreach_([p.data for p in now], gradients, buffers, **{**settings, "dampening": dampening})

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.cuda import emulator
 from tests.cuda.fake_cuda import RawModule, counts, cublas, cuda, module, nvrtc, waits
 
 # What CuPy has under NumPy's name and with NumPy's meaning; of functions and methods the parameters that CuPy has.
@@ -159,7 +160,7 @@ class ndarray:
     flags = property(lambda self: SimpleNamespace(c_contiguous=self._array.flags.c_contiguous,
                                                   f_contiguous=self._array.flags.f_contiguous))  # fmt: skip
     device = property(lambda self: SimpleNamespace(id=0))
-    data = property(lambda self: SimpleNamespace(ptr=self._array.__array_interface__["data"][0]))
+    data = property(lambda self: SimpleNamespace(ptr=self._array.__array_interface__["data"][0], device_id=0))
     base = property(lambda self: self._base)
     T = property(lambda self: _ours(self._array.T, self))
 

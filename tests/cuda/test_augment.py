@@ -22,7 +22,7 @@ from minires.data import (
     draws,
     mixup,
 )  # fmt: skip
-from minires.errors import ShapeError
+from minires.errors import ArgumentError, ShapeError
 from tests.cuda import emulator
 
 FOUR = Normalize((0.4, 0.5, 0.6, 0.7), (0.2, 0.3, 0.4, 0.1))
@@ -155,3 +155,35 @@ def test_mixed_batches(cupy: Any, rng: np.random.Generator, mix: Any) -> None:
     for a, b in zip(*(DataLoader(d, 16, **settings) for d in (here, here.to("cuda"))), strict=True):
         for want, got in zip(a, b, strict=True):
             np.testing.assert_allclose(got.to("cpu").numpy(), want.numpy(), rtol=1e-6, atol=1e-6)
+
+
+def test_rows_that_are_not_there(cupy: Any, rng: np.random.Generator) -> None:
+    """Counted from the end, as NumPy does; beyond that a GPU, which nobody may wait for, gives NaN."""
+    here = dataset(rng, NORMALIZE)
+    there = here.to("cuda")
+    np.testing.assert_array_equal(there.batch(np.array([-1, 3]), 0)[0].get(), here.batch(np.array([-1, 3]), 0)[0])
+    images, index = cupy.asarray(here.images), cupy.asarray(np.array([50, -51, 7]))
+    with kernels.use(augment="cuda"):
+        got = kernels.augment(images, index, index, 0, None, None, NORMALIZE.plan(here.images)).get()
+    assert np.isnan(got[:2]).all()
+    assert np.isfinite(got[2]).all()
+
+
+def test_as_many_numbers_as_images(cupy: Any, rng: np.random.Generator) -> None:
+    images, index = cupy.asarray(dataset(rng, None).images), cupy.asarray(np.arange(4))
+    for rows in (None, cupy.asarray(np.arange(5))):
+        with kernels.use(augment="cuda"), pytest.raises(ArgumentError, match="as many"):
+            kernels.augment(images, rows, index, 0, None, None, NORMALIZE.plan(np.ones((1, 9, 7, 3))))
+
+
+def test_examples_are_put_together_on_the_cpu(cupy: Any, rng: np.random.Generator) -> None:
+    with pytest.raises(ArgumentError, match="collate_fn puts single examples together, on the CPU"):
+        DataLoader(dataset(rng, NORMALIZE).to("cuda"), 4, collate_fn=lambda items: items)
+
+
+@pytest.mark.parametrize("transform", [Compose([CROP, FLIP]), Compose([NORMALIZE, Cutout(3)]), Compose([FLIP, CROP])])
+def test_no_transform_waits(emulated: Counter[str], rng: np.random.Generator, transform: Any) -> None:
+    there = dataset(rng, transform).to("cuda")
+    emulated.clear()
+    list(DataLoader(there, 16, shuffle=True))
+    assert emulated["sync"] == 0

@@ -54,7 +54,7 @@ def torch(gpu: Counter[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setattr(gpu_peers, "DEVICE", "cpu")
     monkeypatch.setattr(gpu_peers, "from_gpu", lambda torch, array: torch.from_numpy(array.get()))
     monkeypatch.setattr(gpu_peers, "profile", lambda torch, call, wait: (call(), wait(), (7, 1e-3))[2])
-    for name, size in (("reset_peak_memory_stats", 0), ("memory_allocated", 1e6), ("max_memory_allocated", 3e6)):
+    for name, size in (("reset_peak_memory_stats", 0), ("memory_reserved", 1e6), ("max_memory_reserved", 3e6)):
         monkeypatch.setattr(torch.cuda, name, lambda size=size: size)
     yield torch
     torch.set_num_threads(before)
@@ -301,7 +301,7 @@ def test_only_a_full_run_is_recorded(gpu: Counter[str], monkeypatch: Any, tmp_pa
     content = json.loads(verified.FILE.read_text())
     assert content["device"] == "Fake GPU"
     known = [stem for stem in compiler.stems() if stem != "reduce"]
-    assert content["stems"] == {stem: compiler.fingerprint(stem) for stem in known}
+    assert content["stems"] == {stem: verified.fingerprint(stem) for stem in known}
     assert verified.status() == f"kernels verified on Fake GPU, {content['date']}; not yet: reduce"
 
 
@@ -338,7 +338,7 @@ class TestStatus:
 
     def test_one_changed_and_one_new(self, monkeypatch: pytest.MonkeyPatch) -> None:
         verified.record("NVIDIA H200", "2026-11-22", None, [s for s in compiler.stems() if s != "pool"])
-        right = compiler.fingerprint
+        right = verified.fingerprint
         monkeypatch.setattr(verified, "fingerprint", lambda stem: "other" if stem == "norm" else right(stem))
         assert verified.status() == "kernels verified on NVIDIA H200, 2026-11-22; changed since: norm; not yet: pool"
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minires import kernels
+from minires import Tensor, kernels
+from minires.nn import functional as F
 from tests.cuda import emulator
 from tests.cuda.test_norm import placed
 from tests.helpers import TOLERANCES
@@ -152,3 +153,31 @@ def test_what_stays_portable(emulated: Counter[str]) -> None:
         loss = kernels.cross_entropy(cupy.asarray(logits), cupy.asarray(labels), None)
         np.testing.assert_allclose(loss.get(), want[: len(logits)], rtol=1e-5)
     assert not emulated["launch"]
+
+
+@pytest.mark.parametrize("label", [-1, 5, 1 << 40])
+@pytest.mark.parametrize("settings", [{}, {"label_smoothing": 0.1}, {"weight": [1, 2, 3, 4, 5.0]}], ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("loss", [F.cross_entropy, F.nll_loss])
+def test_a_label_that_is_no_class_makes_any_loss_nan(
+    cupy: Any, rng: np.random.Generator, loss: Any, dtype: str, settings: dict[str, Any], label: int
+) -> None:
+    """On a GPU, where nobody looks at labels; its row of the gradient too. The others' are as they were."""
+    if loss is F.nll_loss and "label_smoothing" in settings:
+        return
+    settings = {k: Tensor(np.array(v, dtype)).to("cuda") if k == "weight" else v for k, v in settings.items()}
+    z, good = rng.standard_normal((4, 5)).astype(dtype), np.array([0, 4, -100, 2])
+    losses, gradients = [], []
+    for wrong in (2, label):
+        x = Tensor(z, requires_grad=True).to("cuda").detach().requires_grad_(True)
+        target = Tensor(np.array([*good[:3], wrong])).to("cuda")
+        y = loss(x, target, reduction="none", **settings)
+        y.sum().backward()
+        losses.append(y.detach().to("cpu").numpy())
+        gradients.append(x.grad.to("cpu").numpy())
+        assert np.isnan(loss(x, target, **settings).item()) == (wrong == label)
+    np.testing.assert_array_equal(losses[0][:3], losses[1][:3])
+    np.testing.assert_array_equal(gradients[0][:3], gradients[1][:3])
+    assert losses[0][2] == 0
+    assert np.isnan(losses[1][3])
+    assert np.isnan(gradients[1][3]).any()

@@ -363,3 +363,21 @@ def test_grey_pictures_have_one_channel() -> None:
     images, _ = next(iter(DataLoader([(grey, 0), (grey, 1)], 2)))
     assert images.shape == (2, 2, 3, 1)
     np.testing.assert_array_equal(images.data[1, :, :, 0], [[0, 1, 2], [3, 4, 5]])
+
+
+@pytest.mark.parametrize("device", [None, 3, "cpu", "mps", object()])
+def test_another_librarys_device_is_its_own(device):
+    """A data set may have an attribute of that name that says nothing to us."""
+
+    class Theirs:
+        def __init__(self) -> None:
+            self.device = device
+
+        def __len__(self) -> int:
+            return 4
+
+        def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+            return np.full((2, 2, 1), index, np.float32), index
+
+    (_, labels), *_ = DataLoader(Theirs(), 4)
+    assert labels.tolist() == [0, 1, 2, 3]

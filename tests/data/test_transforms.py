@@ -243,3 +243,63 @@ def test_data_set_takes_lists_and_refuses_labels_that_are_no_integers(images):
         ImageDataset(images, np.linspace(0, 1, 10), "abcdefghij")
     with pytest.raises(ArgumentError, match="at least 1"):
         ImageDataset(images, np.arange(10), "abcdefghij").take(0)
+
+
+def test_a_subclass_that_does_otherwise_is_asked(images):
+    """Steps are fused only where their own `__call__` would do the same."""
+
+    class Brighter(Normalize):
+        def __call__(self, images, index, epoch):
+            return super().__call__(images, index, epoch) + 100
+
+    class Twice(Compose):
+        def __call__(self, images, index, epoch):
+            return 2 * super().__call__(images, index, epoch)
+
+    plain, brighter = Normalize(MEAN, STD), Brighter(MEAN, STD)
+    y = plain(images, INDEX, 0)
+    np.testing.assert_array_equal(Compose([brighter])(images, INDEX, 0), y + 100)
+    np.testing.assert_array_equal(Twice([plain])(images, INDEX, 0), 2 * y)
+    crop = RandomCrop(5)
+    got = Compose([crop, Twice([brighter])])(images, INDEX, 0)
+    np.testing.assert_array_equal(got, 2 * (plain(crop(images, INDEX, 0), INDEX, 0) + 100))
+    dataset = ImageDataset(images, np.zeros(10, np.int64), ["one"], Twice([plain]))
+    np.testing.assert_array_equal(dataset.batch(np.arange(10), 0)[0], 2 * plain(images, np.arange(10), 0))
+
+
+def test_float16_images(images):
+    """Moved as they are; normalised they are float32, as images of any type are."""
+    half = (images / 255).astype(np.float16)
+    for transform in (RandomCrop(5, 1), RandomHorizontalFlip(), Compose([RandomCrop(5, 1), RandomHorizontalFlip()])):
+        y = transform(half, INDEX, 3)
+        assert y.dtype == np.float16
+        np.testing.assert_array_equal(y, transform(half.astype(np.float32), INDEX, 3))
+    y = Compose([RandomHorizontalFlip(), Normalize(MEAN, STD)])(half, INDEX, 3)
+    assert y.dtype == np.float32
+    np.testing.assert_allclose(
+        y, Compose([RandomHorizontalFlip(), Normalize(MEAN, STD)])(half.astype(np.float32), INDEX, 3), rtol=1e-6
+    )
+
+
+def test_float16_data_sets_are_not_converted_whole(images, monkeypatch):
+    """But for the images of a batch."""
+    seen = []
+    real = np.ndarray.astype
+    dataset = ImageDataset((images / 255).astype(np.float16), np.zeros(10, np.int64), ["one"], Normalize(MEAN, STD))
+
+    class Watched(np.ndarray):
+        def astype(self, *args, **kwargs):
+            seen.append(len(self))
+            return real(self, *args, **kwargs)
+
+    dataset.images = dataset.images.view(Watched)
+    dataset.batch(np.array([4, 2]), 0)
+    assert seen
+    assert set(seen) == {2}
+
+
+def test_lists_are_indices_too(images):
+    crop = RandomCrop(5, 1)
+    np.testing.assert_array_equal(crop(images, INDEX.tolist(), 1), crop(images, INDEX, 1))
+    dataset = ImageDataset(images, np.zeros(10, np.int64), ["one"], crop)
+    np.testing.assert_array_equal(dataset.batch([3, 1], 2)[0], dataset.batch(np.array([3, 1]), 2)[0])

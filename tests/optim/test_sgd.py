@@ -275,3 +275,24 @@ def test_forgotten_parentheses_are_named() -> None:
     for wrong in (layer, layer.parameters):
         with pytest.raises(DTypeError, match=r"pass model\.parameters\(\)"):
             optim.SGD(wrong)
+
+
+def test_a_subclass_has_its_own_rule() -> None:
+    """For one parameter; it may call SGD's."""
+
+    class Slow(optim.SGD):
+        def update(self, p, state, settings):
+            before = p.data.copy()
+            super().update(p, state, settings)
+            p.data[...] = (p.data + before) / 2
+
+    results = []
+    for make in (optim.SGD, Slow):
+        p = Tensor(np.ones(3), requires_grad=True)
+        optimizer = make([p], lr=0.5, momentum=0.9)
+        for _ in range(2):
+            p.grad = Tensor(np.full(3, 0.25))
+            optimizer.step()
+        results.append(p.numpy())
+    assert results[0][0] == 1 - 0.125 - 0.5 * 0.25 * 1.9
+    assert results[1][0] == (1 - 0.125 / 2) - 0.5 * 0.25 * 1.9 / 2

@@ -6,6 +6,7 @@
 
 struct Plan {
     int H, W, C, h, w, padding, crop, flip; // image and window; whether to crop and to mirror
+    long long images;                       // in all: an image beyond them is NaN
     unsigned crop_key[2], flip_key[2];
     unsigned epoch, crop_use, flip_use, unused;
     double mirrored; // words below this
@@ -32,11 +33,17 @@ __device__ void augment(const T* images, const long long* rows, const long long*
     if (pixel >= p.h * p.w) return;
     int across = pixel % p.w, row = drawn[0] + pixel / p.w, column = drawn[1] + (drawn[2] ? p.w - 1 - across : across);
     bool inside = row >= 0 && row < p.H && column >= 0 && column < p.W;
-    const T* from = images + (((rows ? rows[image] : image) * p.H + row) * p.W + column) * p.C;
+    long long source = rows ? rows[image] : image;
+    if (source < 0) source += p.images; // as NumPy counts
+    bool known = source >= 0 && source < p.images;
+    const T* from = images + ((source * p.H + row) * p.W + column) * p.C;
     float* to = y + (image * p.h * p.w + pixel) * p.C;
 #pragma unroll
     for (int c = 0; c < CHANNELS; c++)
-        if (c < p.C) to[c] = __fsub_rn(__fmul_rn(inside ? (float)from[c] : 0.f, p.factor[c]), p.shift[c]);
+        if (c < p.C) {
+            float value = !known ? nanf("") : inside ? (float)from[c] : 0.f;
+            to[c] = __fsub_rn(__fmul_rn(value, p.factor[c]), p.shift[c]);
+        }
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS) augment_uint8(

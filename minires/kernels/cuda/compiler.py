@@ -8,7 +8,6 @@ version.
 from __future__ import annotations
 
 import atexit
-import contextlib
 import functools
 import hashlib
 import os
@@ -28,6 +27,7 @@ from ...files import publish
 FOLDER = Path(__file__).parent
 OPTIONS = ("-std=c++17", "--restrict", "--ptxas-options=-v")
 THREADS = 256  # of a block, where a source says THREADS
+COLUMNS = 65535 * 32  # that tiles cover at most: a grid has no more than 65535 of them side by side
 PARTS = 512  # of the rows, at most: enough blocks to fill a GPU, and few enough sums for one block to add up
 SCALARS = {
     "int": np.int32,
@@ -50,14 +50,20 @@ class Parameter:
     dtype: Any
     is_pointer: bool
 
-    def argument(self, kernel: str, value: Any) -> Any:
-        """A value as the launch takes it. Raises DeviceError for no array, or one of another type or layout."""
+    def argument(self, kernel: str, value: Any, device: int) -> Any:
+        """A value as the launch takes it. Raises DeviceError for no array, or one of another type, layout or GPU."""
         if not self.is_pointer:
             return value if self.dtype is None else self.dtype(value)
         if value is None:
             return np.uint64(0)  # a null pointer
-        if not hasattr(value, "flags"):
-            raise DeviceError(f"{kernel}: {self.name} must be an array, not {value!r}")
+        place = getattr(getattr(value, "data", None), "device_id", None)  # CuPy does not look where arrays are
+        if place is None:
+            raise DeviceError(f"{kernel}: {self.name} must be an array on a GPU, not {type(value).__name__}")
+        if place != device:
+            raise DeviceError(
+                f"{kernel}: {self.name} is on cuda:{place}, but cuda:{device} is in use in this thread; "
+                f"call minires.device.use('cuda:{place}') first"
+            )
         if value.dtype != self.dtype or not value.flags.c_contiguous:
             contiguous = "" if value.flags.c_contiguous else ", not contiguous"
             raise DeviceError(
@@ -146,17 +152,20 @@ def _version() -> str:
 def cache_folder() -> Path:
     """Where compiled kernels are kept: MINIRES_CACHE, or minires in the user's folder for caches."""
     given = os.environ.get("MINIRES_CACHE")
-    return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minires"
+    try:
+        return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minires"
+    except RuntimeError:  # a user without a home, as in containers
+        return _own_folder()
 
 
-def cached_cubin(stem: str, arch: str, width: int) -> Path:
-    """The file that holds a stem's machine code, compiled now if it is not there.
+def cached_cubin(stem: str, arch: str, width: int, folder: Path | None = None) -> Path:
+    """The file in the cache, or in `folder`, that holds a stem's machine code, compiled now if it is not there.
 
-    Where the cache cannot be written to, it goes to a folder of this process.
+    Where that cannot be written to, it goes to a folder of this process.
     """
     key = "\0".join([fingerprint(stem), *OPTIONS, arch, str(width), _version()])
-    path = cache_folder() / f"{stem}-{width}-{arch}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.cubin"
-    if not os.path.exists(path):  # unlike Path.exists, no error where the folder may not be looked into
+    path = (folder or cache_folder()) / f"{stem}-{width}-{arch}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.cubin"
+    if not os.access(path, os.R_OK):
         code, _ = compile_cubin(source(stem), f"{stem}.cu", arch, width)
         try:
             _keep(code, path)
@@ -171,6 +180,7 @@ def _keep(code: bytes, path: Path) -> None:
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.stem, delete=False) as file:
         try:
             file.write(code)
+            os.chmod(file.name, 0o644)  # a cache may be shared; temporary files are their owner's alone
             publish(file, path)  # type: ignore[arg-type]
         except OSError:
             os.unlink(file.name)
@@ -190,17 +200,19 @@ def _functions(stem: str, device: int, width: int) -> dict[str, tuple[Any, list[
     """A stem's kernels on a device, and what each takes."""
     import cupy
 
-    arch = architecture(cupy.cuda.Device(device).compute_capability)
+    arch, folder = architecture(cupy.cuda.Device(device).compute_capability), None
     for attempt in range(2):
-        path = cached_cubin(stem, arch, width)
+        path = cached_cubin(stem, arch, width, folder)
         try:
             module = cupy.RawModule(path=str(path))
             return {name: (module.get_function(name), takes) for name, takes in parameters(source(stem)).items()}
         except Exception as error:  # something has damaged the file: make it anew, once
             if attempt:
                 raise DeviceError(f"{stem}.cu was compiled into {path}, but cannot be loaded: {error}") from error
-            with contextlib.suppress(OSError):  # then the second attempt fails alike, and says which file it is
+            try:
                 path.unlink()
+            except OSError:  # another user's
+                folder = _own_folder()
     raise AssertionError
 
 
@@ -216,10 +228,11 @@ def launch(stem: str, name: str, grid: Sequence[int], threads: int, *arguments: 
 
     Raises DeviceError for arguments that are not the kernel's.
     """
-    function, takes = _functions(stem, _current_device()(), width)[name]
+    device = _current_device()()
+    function, takes = _functions(stem, device, width)[name]
     if len(takes) != len(arguments):
         raise DeviceError(f"{name} takes {', '.join(p.name for p in takes)}, not {len(arguments)} arguments")
-    values = tuple(p.argument(name, value) for p, value in zip(takes, arguments, strict=True))
+    values = tuple(p.argument(name, value, device) for p, value in zip(takes, arguments, strict=True))
     function(tuple(grid), (threads,), values)
 
 

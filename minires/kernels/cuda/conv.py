@@ -12,7 +12,7 @@ from ...device import Array, array_module
 from ..dispatch import variant
 from ..portable.conv import ConvGeometry, col2im, conv2d, conv2d_grad_input, conv2d_grad_weight, im2col
 from .blas import gemm
-from .compiler import THREADS, blocks, launch, tiles, vector
+from .compiler import COLUMNS, THREADS, blocks, launch, tiles, vector
 from .norm import ON_GPU
 
 COLUMN_BYTES = 1 << 28  # of a chunk's im2col matrix, and of its images
@@ -34,7 +34,8 @@ def _image_bytes(shape: tuple[int, ...], kernel: tuple[int, int], geometry: Conv
 
 
 def _fits(shape: tuple[int, ...], kernel: tuple[int, int], geometry: ConvGeometry) -> bool:
-    return geometry.groups == 1 and min(shape) > 0 and _image_bytes(shape, kernel, geometry) < 1 << 33
+    size = _image_bytes(shape, kernel, geometry)
+    return geometry.groups == 1 and min(shape) > 0 and shape[3] <= COLUMNS and size < 1 << 33
 
 
 def one_group(x: Array, kernel: tuple[int, int], geometry: ConvGeometry) -> bool:
@@ -49,7 +50,7 @@ def one_group_cols(cols: Array, shape: tuple[int, ...], kernel: tuple[int, int],
 
 def one_group_forward(x: Array, w: Array, geometry: ConvGeometry, *epilogue: Any, **settings: Any) -> bool:
     """one group of channels, images that are not empty"""
-    return _fits(x.shape, w.shape[:2], geometry)
+    return _fits(x.shape, w.shape[:2], geometry) and w.shape[3] <= COLUMNS
 
 
 def one_group_input(gy: Array, w: Array, shape: tuple[int, ...], geometry: ConvGeometry, bias: Any = None) -> bool:

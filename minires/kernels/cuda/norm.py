@@ -17,14 +17,14 @@ from ..portable.norm import (
     batch_norm_statistics,
     running_average_,
 )
-from .compiler import THREADS, blocks, launch, tiles, vector
+from .compiler import COLUMNS, THREADS, blocks, launch, tiles, vector
 
 ON_GPU = Accepts("cuda", ("float32",))
 
 
 def filled(x: Array, *rest: Any, **settings: Any) -> bool:
-    """arrays that are not empty"""
-    return x.size > 0
+    """arrays that are not empty; up to two million channels"""
+    return x.size > 0 and x.shape[-1] <= COLUMNS
 
 
 @variant(batch_norm_statistics, ON_GPU, suits=filled)

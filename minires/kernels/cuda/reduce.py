@@ -9,14 +9,14 @@ import numpy as np
 from ...device import Array, array_module
 from ..dispatch import variant
 from ..portable.reduce import kept_shape, sum_axes
-from .compiler import THREADS, blocks, launch, tiles, vector
+from .compiler import COLUMNS, THREADS, blocks, launch, tiles, vector
 from .norm import ON_GPU
 
 
 def leading(x: Array, axes: tuple[int, ...], keepdims: bool = False) -> bool:
     """the first axes of an array that is not empty, but not all of them; up to two million columns"""
     first = 0 < len(axes) < x.ndim and sorted(axes) == list(range(len(axes)))
-    return first and 0 < x.size // (math.prod(x.shape[: len(axes)]) or 1) <= 1 << 21 and x.size > 0
+    return first and 0 < x.size // (math.prod(x.shape[: len(axes)]) or 1) <= COLUMNS and x.size > 0
 
 
 @variant(sum_axes, ON_GPU, suits=leading)

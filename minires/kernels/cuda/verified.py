@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
 from ...files import publish
-from .compiler import fingerprint, stems
+from . import compiler
+from .compiler import stems
 
 FILE = Path(__file__).with_name("verified.json")
+
+
+def fingerprint(stem: str) -> str:
+    """SHA-256 of what a stem's results depend on: the `.cu` file, its launcher, and what compiles and multiplies."""
+    texts = [compiler.FOLDER.joinpath(f"{name}.py").read_text(encoding="utf-8") for name in (stem, "compiler", "blas")]
+    return hashlib.sha256("\0".join([compiler.fingerprint(stem), *texts]).encode()).hexdigest()
 
 
 def record(device: str, date: str, commit: str | None, verified: list[str]) -> None:

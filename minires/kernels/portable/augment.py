@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ...device import Array, array_module
+from ...device import Array, array_module, device_of
 from ..dispatch import kernel
 from .random import CROP, FLIP, below, words
 
@@ -66,6 +66,8 @@ def _crop(x: Array, index: Array, epoch: int, crop: Crop) -> Array:
 
 def _flip(x: Array, index: Array, epoch: int, flip: Flip) -> Array:
     flipped = words(flip.seed, epoch, index, FLIP)[:, 0] < flip.p * 2.0**32
+    if device_of(x) != "cpu":  # a GPU would have to be waited for: how many are there?
+        return array_module(x).where(flipped[:, None, None, None], x[:, :, ::-1], x)
     y = x.copy()
     y[flipped] = x[flipped].take(array_module(x).arange(x.shape[2])[::-1], axis=2)
     return y
