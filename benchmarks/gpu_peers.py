@@ -161,7 +161,7 @@ class Trainer:
 
 
 def memory(torch: Any, most: bool) -> int:
-    """Bytes that its pool took from the device, as minires's are counted: now, or the most since that was last asked."""
+    """Bytes that its pool took from the device, as minires's are counted: now, or the most since then."""
     if most:
         return torch.cuda.max_memory_reserved()
     torch.cuda.empty_cache()
