@@ -229,3 +229,16 @@ def test_data_of_another_shape_forgets_the_gradient() -> None:
     p.sum().backward()
     p.data = np.zeros((1, 2), np.float32)
     assert p.grad is None
+
+
+def test_numbers_that_stand_at_many_places_are_not_written() -> None:
+    """NumPy makes what is expanded read-only; CuPy does not, and arrays can be made so in both."""
+    rows = np.lib.stride_tricks.as_strided(np.zeros(4), (3, 4), (0, 8))
+    assert rows.flags.writeable
+    x = Tensor(rows)
+    for write in (lambda: x.__iadd__(1), lambda: x.__setitem__(0, 1)):
+        with pytest.raises(GraphError, match="into a read-only array; clone\\(\\) it first"):
+            write()
+    single = Tensor(np.lib.stride_tricks.as_strided(np.zeros(4), (1, 4), (0, 8)))
+    single += 1
+    assert single.tolist() == [[1.0] * 4]

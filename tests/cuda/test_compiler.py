@@ -356,3 +356,39 @@ def test_tiles_cover_all(rows: int, channels: int, width: int) -> None:
     assert (columns - 1) * groups * width < channels <= columns * groups * width
     assert (parts - 1) * each < rows <= parts * each
     assert parts * columns <= max(compiler.PARTS, columns)
+
+
+def test_a_cache_can_be_shared(emulated: Counter[str], sources: Path, cache: Path) -> None:
+    filled()
+    assert [path.stat().st_mode & 0o777 for path in cache.iterdir()] == [0o644]
+
+
+def test_a_user_without_a_home(emulated: Counter[str], sources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in containers that run under a number."""
+
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("MINIRES_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", nowhere)
+    assert compiler.cache_folder() == compiler._own_folder()
+    filled()
+
+
+def test_a_damaged_file_of_another_users(
+    emulated: Counter[str], sources: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stays where it is; the process makes its own."""
+    filled()
+    (path,) = cache.iterdir()
+    path.unlink()  # the fake has what it loaded in memory
+    path.write_bytes(b"damaged")
+    compiler.clear()
+
+    def refused(self: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(self)
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    filled()
+    assert path.read_bytes() == b"damaged"

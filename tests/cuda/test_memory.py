@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minires import Tensor
+from minires import Function, Tensor
 from minires.errors import DeviceError, OutOfMemoryError
 from minires.nn import functional as F
 
@@ -63,3 +63,19 @@ def test_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     w = Tensor(np.ones((3, 3, 4, 4), "f"), requires_grad=True)
     with pytest.raises(OutOfMemoryError, match=r"out of memory on cpu \(no reason given\); use a smaller batch"):
         F.conv2d(np.ones((1, 4, 4, 4), "f"), w)
+
+
+def test_it_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the op that it happened to, not by the one that called that."""
+
+    class Inner(Function):
+        def forward(self, x: Any) -> Any:
+            raise MemoryError("full")
+
+    class Outer(Function):
+        def forward(self, x: Any) -> Any:
+            return Inner()(Tensor(x)).data
+
+    with pytest.raises(OutOfMemoryError, match=r"^<.*Inner.*>: out of memory on cpu \(full\); use") as error:
+        Outer()(Tensor(np.ones(3)))
+    assert "Outer" not in str(error.value)

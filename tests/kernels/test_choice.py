@@ -245,3 +245,26 @@ def test_choices_says_what_runs_and_why(fake: Any) -> None:
         ("fake", strided, *setting, "portable", "only", {}),
         ("fake", kind, *setting, "a", "forced", {}),
     ]
+
+
+def test_the_header_says_that_a_cpu_has_no_tf32() -> None:
+    with minires.precision("tf32"):
+        assert kernels.setting() == kernels.setting("cpu") == "precision tf32 (on a CPU: fast)"
+        assert kernels.setting("cuda:0") == "precision tf32"
+
+
+@pytest.mark.parametrize("precision", ["exact", "fast", "tf32"])
+def test_each_precision_allows_those_before_it(fake: Any, precision: str) -> None:
+    f = fake(a={"precision": "tf32", "cost": lambda *_: 1.0}, b={"precision": "fast", "cost": lambda *_: 2.0})
+    with minires.precision(precision):
+        assert f(X) == {"exact": "portable", "fast": "b", "tf32": "a"}[precision]
+
+
+def test_numbers_that_decide_nothing_are_not_remembered(fake: Any) -> None:
+    """A learning rate may be new at each step."""
+    f = fake(a={})
+    for rate in range(5):
+        assert f(X, 0.1 * rate) == "a"
+    assert fake.rows() == [("a", "only")]
+    g = fake("decided", a={"suits": lambda x, geometry, bias=None: geometry < 0.25})
+    assert [g(X, 0.1 * rate) for rate in range(4)] == ["a", "a", "a", "portable"]
