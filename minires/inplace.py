@@ -20,7 +20,9 @@ def _check(op: str, tensor: Any, other: Any) -> None:
         raise GraphError(f"{op} writes in place, which is not recorded; write it out of place, or use no_grad()")
     array = tensor.data
     repeats = any(stride == 0 and size > 1 for stride, size in zip(array.strides, array.shape, strict=True))
-    if repeats or not getattr(array.flags, "writeable", True):  # what is expanded is read-only in NumPy, not in CuPy
+    if (repeats and array.size) or not getattr(
+        array.flags, "writeable", True
+    ):  # what is expanded is read-only in NumPy, not in CuPy
         raise GraphError(f"{op} into a read-only array; clone() it first")
 
 

@@ -30,7 +30,7 @@ class Step:
         raise NotImplementedError
 
     def __call__(self, images: Array, index: Array, epoch: int) -> Array:
-        return apply([self], images, None, index, epoch)
+        return _together([self], images, None, _array(index), epoch)
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class Compose:
 
 def apply(transforms: Sequence[Transform], images: Array, rows: Array | None, index: Any, epoch: int) -> Array:
     """images[rows], or images where `rows` is None, after all transforms. Raises DataError where one drops images."""
-    index = index if hasattr(index, "dtype") else np.asarray(index)
+    index = _array(index)
     waiting: list[Step] = []
     for transform in flat(transforms):
         fuses = isinstance(transform, Step) and type(transform).__call__ is Step.__call__  # a subclass may do otherwise
@@ -162,6 +162,11 @@ def apply(transforms: Sequence[Transform], images: Array, rows: Array | None, in
             if len(images) != count:
                 raise DataError(f"transform {transform!r} made {len(images)} images of {count}")
     return _together(waiting, images, rows, index, epoch)
+
+
+def _array(index: Any) -> Array:
+    """An index that may be a list."""
+    return index if hasattr(index, "dtype") else np.asarray(index)
 
 
 def _together(steps: Sequence[Step], images: Array, rows: Array | None, index: Array, epoch: int) -> Array:

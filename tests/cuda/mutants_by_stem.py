@@ -96,7 +96,7 @@ AUGMENT = [
     augment("crops of a smaller range", "p.W + 2 * p.padding - p.w + 1", "p.W + 2 * p.padding - p.w"),
     augment("mirrored where it should not be", "flip.at[0] < p.mirrored", "flip.at[0] >= p.mirrored"),
     augment("mirrored in the image, not in the window", "p.w - 1 - across", "p.W - 1 - across"),
-    augment("examples instead of rows", "(rows ? rows[image] : image)", "image"),
+    augment("examples instead of rows", "rows ? rows[image] : image;", "image;"),
     augment(
         "padding that is not normalised",
         "inside ? (float)from[c] : 0.f",
@@ -105,8 +105,8 @@ AUGMENT = [
     ),
     augment(
         "multiplied and subtracted in one",
-        "__fsub_rn(__fmul_rn(inside ? (float)from[c] : 0.f, p.factor[c]), p.shift[c])",
-        "(float)((double)(inside ? (float)from[c] : 0.f) * p.factor[c] - p.shift[c])",
+        "__fsub_rn(__fmul_rn(value, p.factor[c]), p.shift[c])",
+        "(float)((double)value * p.factor[c] - p.shift[c])",
         FLOATS,
     ),
 ]
