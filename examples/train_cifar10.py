@@ -163,7 +163,7 @@ def main() -> None:
             f" (train {train_acc:.2f} {train_loss:.4f}, best test {best:.2f})",
             flush=True,
         )
-    print(f"Wrote last.safetensors, log.jsonl and curves.png to {folder} ({environment.peak_memory()})")
+    print(f"Wrote last.safetensors, log.jsonl and curves.png to {folder} ({environment.peak_memory(place)})")
 
 
 def train_epoch(model, loader, optimizer, place: str, title: str, print_freq: int) -> tuple[float, float]:

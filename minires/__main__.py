@@ -14,7 +14,7 @@ import sys
 
 import numpy as np
 
-from . import Tensor, __version__, environment, models, training
+from . import Tensor, __version__, device, environment, models, training
 from .data import CIFAR10, cifar
 from .errors import DataError
 from .kernels import choices, registry, setting
@@ -50,17 +50,18 @@ def show_machine() -> None:
         print(f"{name:<10} {value}")
 
 
-def show_choices(args: argparse.Namespace) -> None:
+def show_choices(args: argparse.Namespace, place: str) -> None:
     """Run a model forward and backward, and print which variant each kind of call took, and why."""
     rng = np.random.default_rng(0)
-    model = models.build(args.choices, num_classes=10, stem="cifar", generator=rng)
-    model(Tensor(rng.standard_normal((args.batch, 32, 32, 3), np.float32))).sum().backward()
-    print(environment.header(setting(), f"{args.choices}, 32x32 images, batch {args.batch}"))
+    model = models.build(args.choices, num_classes=10, stem="cifar", generator=rng).to(place)
+    model(Tensor(rng.standard_normal((args.batch, 32, 32, 3), np.float32)).to(place)).sum().backward()
+    what = f"{args.choices}, 32x32 images, batch {args.batch}"
+    print(environment.header(f"device {device.describe(place)}", setting(place), what))
     for row in choices():
         if registry[row.kernel].variants:
             known = [f"{name} {1e3 * seconds:.3g} ms" for name, seconds in row.seconds.items()]
             why = ", ".join([row.how, *known])
-            print(f"{row.kernel:<21} {row.variant:<10} {why:<9} {row.arguments.replace(' on cpu', '')}")
+            print(f"{row.kernel:<21} {row.variant:<10} {why:<9} {row.arguments.replace(f' on {place}', '')}")
 
 
 def main() -> None:
@@ -70,11 +71,14 @@ def main() -> None:
     parser.add_argument(
         "--batch", type=training.positive, default=32, help="images for --choices (default %(default)s)"
     )
+    parser.add_argument(
+        "--device", default="cpu", help="for --choices: cpu, cuda, cuda:1 or auto (default %(default)s)"
+    )
     training.add_kernel_options(parser)
     args = parser.parse_args()
     training.set_kernel_options(args)
     if args.choices:
-        show_choices(args)
+        show_choices(args, device.use(args.device))
     else:
         show_machine()
 

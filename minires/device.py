@@ -141,6 +141,13 @@ def to_device(array: Array, device: str) -> Array:
     return cupy.asarray(array)
 
 
+def reserved_memory() -> int:
+    """Bytes that CuPy's pool took from the current GPU; it keeps them, so that it is the most that was ever in use."""
+    import cupy
+
+    return cupy.get_default_memory_pool().total_bytes()
+
+
 def out_of_memory(op: str, device: str, error: MemoryError) -> OutOfMemoryError:
     """The error for an op that a device has no memory for, with what it has. What no array uses goes back to it."""
     left = ""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import __version__, memory
-from .device import describe, gpu_missing, resolve
+from .device import describe, gpu_missing, reserved_memory, resolve
 from .threads import get_num_threads, numpy_blas
 
 
@@ -33,10 +33,11 @@ def threads() -> str:
     return f"{kernels} threads" + (f" (BLAS: {others})" if others != kernels else "")
 
 
-def peak_memory() -> str:
-    """The most memory that this process had so far: "peak memory 0.90 GB"."""
+def peak_memory(device: str = "cpu") -> str:
+    """The most memory that this process had so far: "peak memory 0.90 GB"; with a GPU's, "..., 2.31 GB on cuda:0"."""
     peak = memory.peak_rss()
-    return "peak memory unknown" if peak is None else f"peak memory {peak / 1e9:.2f} GB"
+    known = "peak memory unknown" if peak is None else f"peak memory {peak / 1e9:.2f} GB"
+    return known if device == "cpu" else f"{known}, {reserved_memory() / 1e9:.2f} GB on {device}"
 
 
 def processor() -> str:

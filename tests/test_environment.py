@@ -140,7 +140,7 @@ def test_python_m_minires_shows_what_a_model_runs_on():
     process = run("-m", "minires", "--choices", "resnet18", "--batch", "1", "--precision", "exact", "--threads", "1")
     assert (process.returncode, process.stderr) == (0, "")
     header, *rows = process.stdout.splitlines()
-    assert header.endswith(", 1 threads | precision exact | resnet18, 32x32 images, batch 1")
+    assert header.endswith(", 1 threads | device cpu | precision exact | resnet18, 32x32 images, batch 1")
     kernels, whys = ([line.split()[column] for line in rows] for column in (0, 2))
     assert {"conv2d", "conv2d_grad_input", "conv2d_grad_weight"} <= set(kernels)
     assert {why.rstrip(",") for why in whys} <= {"only", "estimated"}

@@ -353,7 +353,7 @@ cupy = module(
     "cupy", ndarray=ndarray, asarray=asarray, array=array, ascontiguousarray=ascontiguousarray, copyto=copyto,
     lib=SimpleNamespace(stride_tricks=SimpleNamespace(as_strided=as_strided, sliding_window_view=sliding_window_view)),
     cuda=cuda, RawModule=RawModule,
-    get_default_memory_pool=lambda: SimpleNamespace(free_all_blocks=lambda: counts.update(freed=1)),
+    get_default_memory_pool=lambda: POOL,
     asnumpy=lambda a: a.get() if isinstance(a, ndarray) else np.asarray(a), __version__="14.0 (fake)",
     **{name: _function(name, parameters) for name, parameters in FUNCTIONS.items()},
     **{name: Ufunc(name) for name in UFUNCS}, **{name: getattr(np, name) for name in NUMBERS},
@@ -364,6 +364,9 @@ MODULES = {
     "cupy_backends.cuda": module("cupy_backends.cuda", libs=libs), "cupy_backends.cuda.libs": libs,
     "cupy_backends.cuda.libs.cublas": cublas,
 }  # fmt: skip
+
+
+POOL = SimpleNamespace(free_all_blocks=lambda: counts.update(freed=1), total_bytes=lambda: 3 << 30)
 
 
 @contextlib.contextmanager

@@ -42,6 +42,7 @@ def test_headers_name_the_gpu(emulated: Counter[str]) -> None:
     assert device.describe("cpu") == "cpu"
     assert device.describe("cuda:0") == "cuda:0 (Fake GPU)"
     assert environment.devices() == "cpu, cuda:0 (Fake GPU)"
+    assert environment.peak_memory("cuda:0") == f"{environment.peak_memory()}, 3.22 GB on cuda:0"
 
 
 def test_synchronize_waits(emulated: Counter[str]) -> None:

@@ -63,11 +63,6 @@ def one_group_weight(gy: Array, x: Array, shape: tuple[int, ...], geometry: Conv
     return _fits(x.shape, (shape[0], shape[1]), geometry)
 
 
-def half(*args: Any, **kwargs: Any) -> float:
-    """A cost below that of the strict variant: TF32 runs wherever it is allowed."""
-    return -1.0
-
-
 @variant(im2col, ON_GPU, suits=one_group)
 def im2col_cuda(x: Array, kernel_size: tuple[int, int], geometry: ConvGeometry) -> Array:
     """Every thread copies one place of a window."""
@@ -169,6 +164,22 @@ def _grad_weight(gy: Array, x: Array, shape: tuple[int, ...], geometry: ConvGeom
     return gw
 
 
+# Of variants that claim equal times the first registered runs: TF32 wherever it is allowed.
+
+
+@variant(conv2d, ON_GPU, suits=one_group_forward, precision="tf32")
+def conv2d_tf32(
+    x: Array,
+    w: Array,
+    geometry: ConvGeometry,
+    bias: Array | None = None,
+    add: Array | None = None,
+    relu: bool = False,
+) -> Array:
+    """im2col and cuBLAS on tensor cores, which round x and w to TF32; bias, sum and ReLU in one pass."""
+    return _forward(x, w, geometry, bias, add, relu, tf32=True)
+
+
 @variant(conv2d, ON_GPU, suits=one_group_forward)
 def conv2d_cuda(
     x: Array,
@@ -178,46 +189,33 @@ def conv2d_cuda(
     add: Array | None = None,
     relu: bool = False,
 ) -> Array:
-    """im2col and cuBLAS in strict float32; bias, sum and ReLU in one pass."""
+    """The same in strict float32."""
     return _forward(x, w, geometry, bias, add, relu, tf32=False)
 
 
-@variant(conv2d, ON_GPU, suits=one_group_forward, cost=half, precision="tf32")
-def conv2d_tf32(
-    x: Array,
-    w: Array,
-    geometry: ConvGeometry,
-    bias: Array | None = None,
-    add: Array | None = None,
-    relu: bool = False,
+@variant(conv2d_grad_input, ON_GPU, suits=one_group_input, precision="tf32")
+def conv2d_grad_input_tf32(
+    gy: Array, w: Array, shape: tuple[int, ...], geometry: ConvGeometry, bias: Array | None = None
 ) -> Array:
-    """The same on tensor cores, which round x and w to TF32."""
-    return _forward(x, w, geometry, bias, add, relu, tf32=True)
+    """cuBLAS in TF32, then each pixel gathers."""
+    return _grad_input(gy, w, shape, geometry, bias, tf32=True)
 
 
 @variant(conv2d_grad_input, ON_GPU, suits=one_group_input)
 def conv2d_grad_input_cuda(
     gy: Array, w: Array, shape: tuple[int, ...], geometry: ConvGeometry, bias: Array | None = None
 ) -> Array:
-    """cuBLAS, then each pixel gathers."""
+    """The same in strict float32."""
     return _grad_input(gy, w, shape, geometry, bias, tf32=False)
 
 
-@variant(conv2d_grad_input, ON_GPU, suits=one_group_input, cost=half, precision="tf32")
-def conv2d_grad_input_tf32(
-    gy: Array, w: Array, shape: tuple[int, ...], geometry: ConvGeometry, bias: Array | None = None
-) -> Array:
-    """The same in TF32."""
-    return _grad_input(gy, w, shape, geometry, bias, tf32=True)
+@variant(conv2d_grad_weight, ON_GPU, suits=one_group_weight, precision="tf32")
+def conv2d_grad_weight_tf32(gy: Array, x: Array, shape: tuple[int, ...], geometry: ConvGeometry) -> Array:
+    """The im2col matrix is made anew, and multiplied by cuBLAS in TF32; chunks are added in their order."""
+    return _grad_weight(gy, x, shape, geometry, tf32=True)
 
 
 @variant(conv2d_grad_weight, ON_GPU, suits=one_group_weight)
 def conv2d_grad_weight_cuda(gy: Array, x: Array, shape: tuple[int, ...], geometry: ConvGeometry) -> Array:
-    """The im2col matrix is made anew, and multiplied by cuBLAS; chunks are added in their order."""
+    """The same in strict float32."""
     return _grad_weight(gy, x, shape, geometry, tf32=False)
-
-
-@variant(conv2d_grad_weight, ON_GPU, suits=one_group_weight, cost=half, precision="tf32")
-def conv2d_grad_weight_tf32(gy: Array, x: Array, shape: tuple[int, ...], geometry: ConvGeometry) -> Array:
-    """The same in TF32."""
-    return _grad_weight(gy, x, shape, geometry, tf32=True)
