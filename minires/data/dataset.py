@@ -11,7 +11,7 @@ import numpy as np
 from ..device import device_of, resolve, to_device
 from ..errors import ArgumentError, DataError
 from . import identity
-from .transforms import Transform, apply
+from .transforms import Transform, apply, as_index
 
 
 class ImageDataset:
@@ -61,7 +61,7 @@ class ImageDataset:
 
     def batch(self, index: np.ndarray, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """The images and labels at `index` (N,), transformed as in `epoch`: what the loader asks for."""
-        index = to_device(index if hasattr(index, "dtype") else np.asarray(index), self.device)
+        index = to_device(as_index(index), self.device)
         transforms = [] if self.transform is None else [self.transform]
         return apply(transforms, self.images, index, index, epoch), self.labels[index]
 

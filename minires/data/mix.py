@@ -68,16 +68,13 @@ def cutmix(
     """
     _check("cutmix", alpha, images, labels, index)
     drawn = draws.words(seed, epoch, index, draws.CUTMIX_PAIR)
-    side = array_module(images).sqrt(
-        1 - draws.symmetric_beta(draws.words(seed, epoch, index, draws.CUTMIX_SHARE), alpha)
-    )
+    xp = array_module(images)
+    side = xp.sqrt(1 - draws.symmetric_beta(draws.words(seed, epoch, index, draws.CUTMIX_SHARE), alpha))
     height, width = ((side * length).astype(np.int64) for length in images.shape[1:3])
     partner = _partners(drawn)
     box = boxes(images.shape[1:3], drawn[:, 2], drawn[:, 3], height, width)
     share = 1 - box.mean(axis=(1, 2), dtype=np.float32)
-    return array_module(images).where(box[..., None], images[partner], images), _mixed(
-        "cutmix", labels, partner, share, classes
-    )
+    return xp.where(box[..., None], images[partner], images), _mixed("cutmix", labels, partner, share, classes)
 
 
 def label_smoothing(labels: Array, smoothing: float, classes: int) -> Array:
@@ -129,9 +126,8 @@ def _probabilities(name: str, labels: Array, classes: int) -> Array:
     if labels.dtype.kind not in "iu" or labels.ndim != 1:
         raise DTypeError(f"{name}: labels {labels.shape} of {labels.dtype} are no class numbers (N,)")
     xp = array_module(labels)
-    if (
-        xp is np and len(labels) and not 0 <= labels.min() <= labels.max() < classes
-    ):  # a GPU would have to be waited for
+    can_look = xp is np and len(labels) > 0  # a GPU would have to be waited for: there what is no class becomes NaN
+    if can_look and not 0 <= labels.min() <= labels.max() < classes:
         raise RangeError(f"{name}: labels run from {labels.min()} to {labels.max()}, but classes={classes}")
     q = (xp.arange(classes) == labels[:, None]).astype(np.float32)
     return q if xp is np else xp.where(((labels >= 0) & (labels < classes))[:, None], q, xp.float32("nan"))

@@ -30,7 +30,7 @@ class Step:
         raise NotImplementedError
 
     def __call__(self, images: Array, index: Array, epoch: int) -> Array:
-        return _together([self], images, None, _array(index), epoch)
+        return _together([self], images, None, as_index(index), epoch)
 
 
 @dataclass(frozen=True)
@@ -147,26 +147,33 @@ class Compose:
 
 def apply(transforms: Sequence[Transform], images: Array, rows: Array | None, index: Any, epoch: int) -> Array:
     """images[rows], or images where `rows` is None, after all transforms. Raises DataError where one drops images."""
-    index = _array(index)
+    index = as_index(index)
     waiting: list[Step] = []
     for transform in flat(transforms):
-        fuses = isinstance(transform, Step) and type(transform).__call__ is Step.__call__  # a subclass may do otherwise
-        if isinstance(transform, Step) and fuses and (not waiting or transform.order > waiting[-1].order):
-            waiting.append(transform)
+        step = transform if isinstance(transform, Step) and type(transform).__call__ is Step.__call__ else None
+        if step is None or (waiting and step.order <= waiting[-1].order):
+            images, rows, waiting = _together(waiting, images, rows, index, epoch), None, []
+        if step is not None:
+            waiting.append(step)
             continue
-        images, rows = _together(waiting, images, rows, index, epoch), None
-        waiting = [transform] if isinstance(transform, Step) and fuses else []
-        if not waiting:
-            count = len(images)
-            images = transform(images, index, epoch)
-            if len(images) != count:
-                raise DataError(f"transform {transform!r} made {len(images)} images of {count}")
+        count = len(images)
+        images = transform(images, index, epoch)
+        if len(images) != count:
+            raise DataError(f"transform {transform!r} made {len(images)} images of {count}")
     return _together(waiting, images, rows, index, epoch)
 
 
-def _array(index: Any) -> Array:
-    """An index that may be a list."""
+def as_index(index: Any) -> Array:
+    """An index as an array, which a list may be, too."""
     return index if hasattr(index, "dtype") else np.asarray(index)
+
+
+def flat(transforms: Sequence[Transform]) -> list[Transform]:
+    """Transforms, with those of a Compose in its place, unless a subclass does something else with them."""
+    parts: list[Transform] = []
+    for t in transforms:
+        parts += flat(t.transforms) if isinstance(t, Compose) and type(t).__call__ is Compose.__call__ else [t]
+    return parts
 
 
 def _together(steps: Sequence[Step], images: Array, rows: Array | None, index: Array, epoch: int) -> Array:
@@ -179,10 +186,3 @@ def _together(steps: Sequence[Step], images: Array, rows: Array | None, index: A
     half = images.dtype == np.float16  # kernels compute in float32; cropping and mirroring leave the type as it was
     y = augment(images.astype(np.float32) if half else images, rows, index, epoch, *map(plan.get, range(3)))
     return y.astype(np.float16) if half and Normalize.order not in plan else y
-
-
-def flat(transforms: Sequence[Transform]) -> list[Transform]:
-    """Transforms, with those of a Compose in its place."""
-    plain = [isinstance(t, Compose) and type(t).__call__ is Compose.__call__ for t in transforms]
-    parts = [flat(t.transforms) if is_plain else [t] for t, is_plain in zip(transforms, plain, strict=True)]  # type: ignore[attr-defined]
-    return [part for several in parts for part in several]
