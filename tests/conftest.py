@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import minires
 
 settings.register_profile("minires", deadline=None, derandomize=True, print_blob=False)
 settings.load_profile("minires")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who starts the tests may ignore Ctrl-C, as `nohup` does
 minires.set_precision("exact")  # users begin with "fast"; what the tests compare with PyTorch is the exact engine
 
 
