@@ -52,3 +52,12 @@ def test_synchronize_waits(emulated: Counter[str]) -> None:
     assert emulated["sync"] == 0
     device.synchronize("cuda")
     assert emulated["sync"] == 1
+
+
+def test_moving_uploads_once(emulated: Counter[str]) -> None:
+    x = Tensor(np.ones(3, np.float32), requires_grad=True)
+    device.resolve("cuda")
+    emulated.clear()
+    y = x.to("cuda")
+    assert (emulated["upload"], y.requires_grad, y.to("cuda") is y) == (1, True, True)
+    assert (emulated["upload"], emulated["sync"]) == (1, 0)

@@ -42,3 +42,12 @@ def test_other_axes_are_portable(emulated: Counter[str]) -> None:
     assert emulated["launch"] == 0
     kernels.sum_axes(cupy.asarray(x), (1, 0))
     assert emulated["launch"] == 2
+
+
+def test_a_grid_has_an_end(emulated: Counter[str]) -> None:
+    """65535 tiles of 32 columns; what is wider stays portable."""
+    import cupy
+
+    sum_axes = kernels.registry["sum_axes"].find("cuda")
+    assert sum_axes.takes((cupy.zeros((2, 65535 * 32), np.float32), (0,)), {})
+    assert not sum_axes.takes((cupy.zeros((2, 65535 * 32 + 1), np.float32), (0,)), {})
