@@ -69,7 +69,7 @@ class Conv2d(_Convolution):
 
     `padding` is an int, two, ((top, bottom), (left, right)), "valid" or, as in TensorFlow, "same". weight
     (KH, KW, in_channels/groups, out_channels) and bias (out_channels,) start as in PyTorch: uniform within
-    1/sqrt(fan_in).
+    1/sqrt(fan_in). `forward(x, add=shortcut, relu=True)` adds and applies ReLU in the same op.
     """
 
     def __init__(
@@ -88,8 +88,9 @@ class Conv2d(_Convolution):
         channels = in_channels, out_channels
         super().__init__(*channels, channels, kernel_size, stride, padding, dilation, groups, bias, generator)
 
-    def forward(self, x: Any) -> Tensor:
-        return ops.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+    def forward(self, x: Any, add: Any = None, relu: bool = False) -> Tensor:
+        settings = self.stride, self.padding, self.dilation, self.groups
+        return ops.conv2d(x, self.weight, self.bias, *settings, add=add, relu=relu)
 
 
 class ConvTranspose2d(_Convolution):

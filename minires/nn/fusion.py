@@ -11,13 +11,15 @@ from .conv import Conv2d
 from .norm import BatchNorm2d
 
 
-def conv_norm(conv: Conv2d, norm: BatchNorm2d, x: Any, add: Any = None, relu: bool = False) -> Tensor:
-    """norm(conv(x), add=add, relu=relu).
+def conv_norm(conv: Conv2d, norm: BatchNorm2d | None, x: Any, add: Any = None, relu: bool = False) -> Tensor:
+    """norm(conv(x), add=add, relu=relu), or conv(x, add=add, relu=relu) where there is no norm.
 
     In evaluation batch norm multiplies each channel by a constant and adds another. Where no gradient is wanted, they
     go into the convolution's weights and bias: see fold_batch_norm in ops/norm.py. Hooks on the two layers,
     detect_anomaly, and layers derived from these get to see both.
     """
+    if norm is None:
+        return conv(x, add=add, relu=relu)
     folded = None
     if not norm.training and type(conv) is Conv2d and type(norm) is BatchNorm2d and not _hooked(conv, norm):
         of_conv, of_norm, running = conv._parameters, norm._parameters, norm._buffers  # sooner found here than by name
