@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -117,6 +116,8 @@ BUILDERS |= {"keras_resnet34": keras_resnet34, "keras_resnet34_corrected": keras
 def build(name: str, **settings: Any) -> Module:
     """The model of a name. Raises ArgumentError for an unknown one, and for settings that it does not have."""
     if name not in BUILDERS:
+        import difflib
+
         near = difflib.get_close_matches(name, BUILDERS, n=1)
         hint = f" (nearest: {near[0]!r})" if near else ""
         raise ArgumentError(f"unknown model {name!r}{hint}; there are {', '.join(BUILDERS)}")

@@ -52,7 +52,7 @@ class Design:
     def norm(self, channels: int) -> BatchNorm2d | None:
         return BatchNorm2d(channels) if self.batch_norm else None
 
-    def downsample(self, in_channels: int, channels: int, stride: int, norm: bool) -> Module | None:
+    def downsample(self, in_channels: int, channels: int, stride: int, norm: bool = True) -> Module | None:
         """The module on the shortcut, its projection with batch norm or without; None where there is none."""
         same = stride == 1 and in_channels == channels
         if self.shortcut is None or (same and self.shortcut != "C"):
@@ -85,11 +85,11 @@ class Block(Module):
     """A few convolutions, and a shortcut past them. Its output has channels * expansion channels."""
 
     expansion: ClassVar[int] = 1
+    downsample: Module | None  # assigned last, as in torchvision: the state dict has its order
 
-    def __init__(self, in_channels: int, channels: int, stride: int, design: Design, norm: bool = True) -> None:
+    def __init__(self, design: Design) -> None:
         super().__init__()
         self.plain = design.shortcut is None
-        self.downsample = design.downsample(in_channels, channels * self.expansion, stride, norm)
 
     def shortcut(self, x: Tensor) -> Tensor | None:
         """What is added to the convolutions' output."""
@@ -102,9 +102,10 @@ class BasicBlock(Block):
     """y = relu(F(x) + shortcut(x)), F two 3x3 convolutions, each with batch norm (figure 2)."""
 
     def __init__(self, in_channels: int, channels: int, stride: int, design: Design) -> None:
-        super().__init__(in_channels, channels, stride, design)
+        super().__init__(design)
         self.conv1, self.bn1 = design.conv(in_channels, channels, 3, stride), design.norm(channels)
         self.conv2, self.bn2 = design.conv(channels, channels, 3), design.norm(channels)
+        self.downsample = design.downsample(in_channels, channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         y = conv_norm(self.conv1, self.bn1, x, relu=True)  # bn1(conv1(x), relu=True): batch norm and ReLU in one op
@@ -117,11 +118,12 @@ class Bottleneck(Block):
     expansion = 4
 
     def __init__(self, in_channels: int, channels: int, stride: int, design: Design) -> None:
-        super().__init__(in_channels, channels, stride, design)
+        super().__init__(design)
         first, second = (stride, 1) if design.stride_in_1x1 else (1, stride)
         self.conv1, self.bn1 = design.conv(in_channels, channels, 1, first), design.norm(channels)
         self.conv2, self.bn2 = design.conv(channels, channels, 3, second), design.norm(channels)
         self.conv3, self.bn3 = design.conv(channels, 4 * channels, 1), design.norm(4 * channels)
+        self.downsample = design.downsample(in_channels, 4 * channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         y = conv_norm(self.conv1, self.bn1, x, relu=True)
@@ -136,8 +138,8 @@ class PreActBlock(Block):
     block of a net, `activated`, gets its a from the stem, and both paths start there (v2, section 5).
     """
 
-    def __init__(self, in_channels: int, channels: int, stride: int, design: Design, activated: bool) -> None:
-        super().__init__(in_channels, channels, stride, design, norm=False)
+    def __init__(self, in_channels: int, design: Design, activated: bool) -> None:
+        super().__init__(design)
         self.bn1 = None if activated else design.norm(in_channels)
         self.activated = activated
 
@@ -151,9 +153,10 @@ class PreActBasicBlock(PreActBlock):
     """PreActBlock whose F is a 3x3 convolution, batch norm, ReLU, and another 3x3 convolution."""
 
     def __init__(self, in_channels: int, channels: int, stride: int, design: Design, activated: bool = False) -> None:
-        super().__init__(in_channels, channels, stride, design, activated)
+        super().__init__(in_channels, design, activated)
         self.conv1, self.bn2 = design.conv(in_channels, channels, 3, stride), design.norm(channels)
         self.conv2 = design.conv(channels, channels, 3)
+        self.downsample = design.downsample(in_channels, channels, stride, norm=False)
 
     def forward(self, x: Tensor) -> Tensor:
         a, shortcut = self.activate(x)
@@ -166,11 +169,12 @@ class PreActBottleneck(PreActBlock):
     expansion = 4
 
     def __init__(self, in_channels: int, channels: int, stride: int, design: Design, activated: bool = False) -> None:
-        super().__init__(in_channels, channels, stride, design, activated)
+        super().__init__(in_channels, design, activated)
         first, second = (stride, 1) if design.stride_in_1x1 else (1, stride)
         self.conv1, self.bn2 = design.conv(in_channels, channels, 1, first), design.norm(channels)
         self.conv2, self.bn3 = design.conv(channels, channels, 3, second), design.norm(channels)
         self.conv3 = design.conv(channels, 4 * channels, 1)
+        self.downsample = design.downsample(in_channels, 4 * channels, stride, norm=False)
 
     def forward(self, x: Tensor) -> Tensor:
         a, shortcut = self.activate(x)
