@@ -1,7 +1,11 @@
-"""`python -m minires`: what there is to work with here, line by line; and which kernels a model would run on.
+"""What there is to work with here, line by line; which kernels a model would run on; and the commands below.
 
-python -m minires
-python -m minires --choices resnet18 --batch 32 --tune times.json
+minires
+minires --choices resnet18 --batch 32 --tune times.json
+minires summary resnet50 --input 224x224x3
+minires convert resnet50.pth resnet50.safetensors
+
+`python -m minires` is the same.
 """
 
 from __future__ import annotations
@@ -14,11 +18,16 @@ import sys
 
 import numpy as np
 
-from . import Tensor, __version__, device, environment, models, training
+from . import Tensor, __version__, device, environment, models, summary, training
 from .data import CIFAR10, cifar
 from .errors import DataError
 from .kernels import choices, registry, setting
 from .kernels.cuda import verified
+
+
+COMMANDS = {
+    "summary": (summary, "show what each layer of a model makes and costs: shapes, parameters, MACs, bytes"),
+}
 
 
 def data_found() -> str:
@@ -66,7 +75,11 @@ def show_choices(args: argparse.Namespace, place: str) -> None:
 
 def main() -> None:
     parser = training.ArgumentParser(__doc__)
-    parser.prog = "python -m minires"
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    for name, (module, about) in COMMANDS.items():
+        command = commands.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.")
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
     parser.add_argument("--choices", choices=models.BUILDERS, metavar="MODEL", help="show which kernels it runs on")
     parser.add_argument(
         "--batch", type=training.positive, default=32, help="images for --choices (default %(default)s)"
@@ -76,6 +89,9 @@ def main() -> None:
     )
     training.add_kernel_options(parser)
     args = parser.parse_args()
+    if args.command:
+        args.run(args)
+        return
     training.set_kernel_options(args)
     if args.choices:
         show_choices(args, device.use(args.device))
@@ -83,5 +99,10 @@ def main() -> None:
         show_machine()
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """The console command."""
     sys.exit(training.exit_code(main))
+
+
+if __name__ == "__main__":
+    run()

@@ -39,6 +39,7 @@ from .keras import CorrectedUnit as CorrectedUnit
 from .keras import KerasResNet34 as KerasResNet34
 from .keras import KerasUnit as KerasUnit
 from .resnet import SHORTCUTS as SHORTCUTS
+from .resnet import STEMS as STEMS
 from .resnet import BasicBlock as BasicBlock
 from .resnet import Block as Block
 from .resnet import Bottleneck as Bottleneck

@@ -201,7 +201,7 @@ class ResNet(Module):
         in_channels: int = 3,
         generator: np.random.Generator | None = None,
         *,
-        block: type[Block] = BasicBlock,
+        block: type[Any] = BasicBlock,
         shortcut: str | None = "B",
         batch_norm: bool = True,
         stride_in_1x1: bool = False,
