@@ -14,6 +14,7 @@ import numpy as np
 from . import models
 from .autograd import Function, enable_grad
 from .cli import positive
+from .errors import ArgumentError
 from .nn import Conv2d, Module
 from .ops.conv import Conv2d as ConvOp
 from .ops.conv import ConvTranspose2d as ConvTransposeOp
@@ -209,7 +210,7 @@ def image_shape(text: str) -> tuple[int, int, int]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `minires summary`, for `run`."""
     add = parser.add_argument
-    add("model", metavar="MODEL", help=f"one of: {', '.join(models.BUILDERS)}")
+    add("model", metavar="MODEL", nargs="?", help=f"one of: {', '.join(models.BUILDERS)} (default: a line for each)")
     add("--input", type=image_shape, metavar="HxWxC", help="one image (default: 224x224x3, or 32x32x3 by the stem)")
     add("--num-classes", type=positive, help="default: the paper's, 1000 or 10")
     add("--stem", choices=models.STEMS, help="default: the paper's")
@@ -223,8 +224,23 @@ def run(args: argparse.Namespace) -> None:
     """Print the summary that the command line asks for."""
     names = ("num_classes", "stem", "shortcut", "batch_norm", "stride_in_1x1")
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    channels = {"in_channels": args.input[2]} if args.input and args.input[2] != 3 else {}
-    model = models.build(args.model, generator=np.random.default_rng(0), **given, **channels)
+    given |= {"in_channels": args.input[2]} if args.input and args.input[2] != 3 else {}
+    if args.model:
+        summary = _of(args.model, args.input, given)
+        print(json.dumps(asdict(summary), indent=1) if args.json else summary)
+        return
+    if given or args.input or args.json:
+        raise ArgumentError("summary: options are for one model: name it")
+    width = max(map(len, models.BUILDERS))
+    print(f"{'model':{width}}  {'input':>9}  {'classes':>7}  {'parameters':>10}  {'M MACs':>8}")
+    for name in models.BUILDERS:
+        summary = _of(name, None, {})
+        shape, classes = "x".join(map(str, summary.input_shape)), summary.layers[-1].output_shape[0]
+        print(f"{name:{width}}  {shape:>9}  {classes:>7}  {summary.parameters:>10,}  {summary.macs / 1e6:>8,.1f}")
+
+
+def _of(name: str, shape: tuple[int, ...] | None, settings: dict[str, Any]) -> Summary:
+    """The summary of a model of a name, on images of a size that suits its stem if none is given."""
+    model = models.build(name, generator=np.random.default_rng(0), **settings)
     size = 32 if getattr(model, "maxpool", None) is None else 224
-    summary = summarize(model, args.input or (size, size, 3))
-    print(json.dumps(asdict(summary), indent=1) if args.json else summary)
+    return summarize(model, shape or (size, size, 3))
