@@ -66,6 +66,8 @@ class PyTorch:
         compiled: bool = False,
     ) -> None:
         self.torch, torchvision, _ = import_torch()
+        from minires.errors import ArgumentError
+
         build = getattr(torchvision.models, name, None)
         if build is None:
             raise ArgumentError(f"torchvision has no {name!r} to compare with; it has resnet18, 34, 50, 101 and 152")

@@ -116,6 +116,11 @@ def test_a_wrong_gradient_stops_the_float64_check(monkeypatch):
         bench_step.check_float64("resnet18", model)
 
 
+def test_a_net_that_pytorch_lacks_is_refused(monkeypatch, capsys):
+    with pytest.raises(ArgumentError, match="torchvision has no 'resnet20' to compare with; it has resnet18, 34"):
+        run(monkeypatch, capsys, "--model", "resnet20")
+
+
 def test_a_compiler_that_fails_is_left_out(monkeypatch, capsys):
     def fail(*args, **kwargs):
         raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found\nand more lines")
