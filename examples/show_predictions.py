@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from minires import checkpoint, data, models, no_grad, plots, training
-from minires.errors import ArgumentError, CheckpointError
+from minires import data, no_grad, plots, recipes, training
+from minires.errors import ArgumentError
 from minires.nn import functional as F
 
 
@@ -28,18 +28,16 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--count", type=training.positive, default=32, help="how many pictures (default %(default)s)")
     parser.add_argument("--output", type=Path, help="default: predictions.png beside the checkpoint")
+    training.add_kernel_options(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     args = arguments()
-    saved = checkpoint.load(args.checkpoint)
-    if not {"recipe", "data"} <= saved.info.keys():
-        raise CheckpointError(f"{args.checkpoint} was not written by train_cifar10.py")
-    recipe, classes = saved.info["recipe"], saved.info["classes"]
-    model = models.build(recipe["arch"], num_classes=len(classes), stem="cifar")
-    model.load_state_dict(saved.model)
+    training.set_kernel_options(args)
+    model, saved = recipes.restore(args.checkpoint)
     model.eval()
+    recipe, classes = saved.info["recipe"], saved.info["classes"]
 
     dataset = {"cifar10": data.CIFAR10, "cifar100": data.CIFAR100}[recipe["dataset"]]
     normalize, trained_on = data.Normalize(*saved.info["normalize"]), saved.info["data"]

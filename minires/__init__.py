@@ -77,12 +77,13 @@ __version__ = "0.1.0"
 
 if _TYPE_CHECKING:
     from . import data as data
+    from . import onnx as onnx
 
 
 def __getattr__(name: str) -> _Any:
-    """`minires.data`, imported when it is first asked for: it is a quarter of all there is to import."""
-    if name == "data":
+    """`minires.data`, imported when it is first asked for: it is a quarter of all there is to import; so is `onnx`."""
+    if name in ("data", "onnx"):
         from importlib import import_module
 
-        return import_module(f"{__name__}.data")
+        return import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

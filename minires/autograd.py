@@ -29,6 +29,7 @@ from .modes import enable_grad as enable_grad
 from .modes import is_anomaly_enabled
 from .modes import is_grad_enabled as is_grad_enabled
 from .modes import no_grad as no_grad
+from .modes import tracer
 
 _sequence = itertools.count()
 _accumulate_lock = threading.Lock()
@@ -141,6 +142,8 @@ class Function:
                 (t.version, t.version.count) for t in (*tensors, *outputs) if any(t.data is a for a in self.saved)
             ]
             self.checksums = [checksum(a) for a in self.saved] if is_anomaly_enabled() else None
+        if (trace := tracer.get()) is not None:
+            trace(self, inputs, outputs)
         return tuple(outputs) if isinstance(result, tuple) else outputs[0]
 
     def _check_finite(self, outputs: list[Any], inputs: list[Any]) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
 import zlib
 from collections.abc import Mapping
@@ -14,16 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from .convert import to_array
+from .convert import from_bfloat16, to_array
 from .device import to_device
 from .errors import ArgumentError, CheckpointError
-from .files import publish
-from .nn import Module
+from .files import write_whole
+from .nn import Module, Parameter
 from .optim import Optimizer
 from .optim.lr_scheduler import LRScheduler
 from .tensor import Tensor
 
 LAYOUT = "HWIO"  # the axes of convolution weights in a file, written into its metadata
+TYPES = {f"{kind}{8 * size}": f"<{kind.lower()}{size}" for kind in "FIU" for size in (1, 2, 4, 8)} | {"BOOL": "?"}
 
 
 @dataclass
@@ -52,7 +51,8 @@ def save(
     if not isinstance(model, Module):
         raise ArgumentError(f"checkpoint.save: takes a path, then the model itself, not a {type(model).__name__}")
     tensors = {f"model/{name}": value.data for name, value in model.state_dict(LAYOUT).items()}
-    state: dict[str, Any] = {"info": dict(info or {}), "layout": LAYOUT}
+    layouts = {name: p.layout for name, p in model._state() if isinstance(p, Parameter) and p.layout}
+    state: dict[str, Any] = {"info": dict(info or {}), "layout": LAYOUT, "layouts": layouts}
     if optimizer is not None:
         saved = optimizer.state_dict()
         state["param_groups"] = saved["param_groups"]
@@ -83,8 +83,13 @@ def load(path: str | Path) -> Checkpoint:
     return Checkpoint(path, model, optimizer, state.get("scheduler"), state["info"])
 
 
-def save_tensors(path: str | Path, tensors: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-    """Write named arrays, and `state` as JSON, into a safetensors file, beside its final name and then renamed."""
+def save_tensors(
+    path: str | Path, tensors: Mapping[str, Any], state: Mapping[str, Any], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write named arrays, and `state` as JSON, into a safetensors file, beside its final name and then renamed.
+
+    `metadata` is for other readers: {"format": "pt"} says that the arrays are as in PyTorch.
+    """
     from safetensors.numpy import save as to_bytes
 
     path = Path(path)
@@ -94,44 +99,37 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Any], state: Mapping[st
         text = json.dumps({"state": dict(state), "tensors": described})
     except (TypeError, ValueError) as error:
         raise ArgumentError(f"{path} is not written: JSON cannot hold what is to be saved: {error}") from error
-    content = to_bytes(arrays, metadata={"minires": text, "crc32": str(zlib.crc32(text.encode()))})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_orphans(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            publish(file, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    content = to_bytes(arrays, {**(metadata or {}), "minires": text, "crc32": str(zlib.crc32(text.encode()))})
+    write_whole(path, content)
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The arrays and the state of a safetensors file; no state if minires did not write it.
+    """The arrays and the state of a safetensors file; if minires did not write it, its metadata are the state.
 
-    Raises CheckpointError that names the file, and the array whose bytes have changed.
+    bfloat16, which NumPy lacks, becomes float32. Raises CheckpointError that names the file, and the array whose bytes
+    have changed.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError, deserialize
 
     path = Path(path)
     if not path.is_file():
         folder = "; it is a folder: name the file in it" if path.is_dir() else ""
         raise CheckpointError(f"no checkpoint at {path}{folder}")
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        content = path.read_bytes()  # not mapped: a file that shrinks under a mapping kills the process
+        tensors = {name: _array(**described) for name, described in deserialize(content)}
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        metadata = header.get("__metadata__") or {}
     except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from error
     if "minires" not in metadata:
-        return tensors, {}
+        return tensors, metadata
     text = metadata["minires"]
     if metadata.get("crc32") != str(zlib.crc32(text.encode())):
         raise CheckpointError(f"{path} is damaged: its header has changed since it was written")
     try:
-        content = json.loads(text)
-        written, state = dict(content["tensors"]), dict(content["state"])
+        parsed = json.loads(text)
+        written, state = dict(parsed["tensors"]), dict(parsed["state"])
     except (ValueError, TypeError, KeyError, RecursionError) as error:  # whoever wrote this knew how to write a CRC
         raise CheckpointError(f"{path} is damaged: its header is not minires's: {error}") from error
     if set(written) != set(tensors):
@@ -142,28 +140,16 @@ def load_tensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any
     return tensors, state
 
 
+def _array(data: bytearray, dtype: str, shape: list[int]) -> np.ndarray:
+    """An array of safetensors' bytes; `dtype` is F32, say. Raises TypeError for one that NumPy lacks."""
+    if dtype not in (*TYPES, "BF16"):
+        raise TypeError(f"it has an array of {dtype}, which NumPy lacks")
+    if dtype == "BF16":
+        return from_bfloat16(np.frombuffer(data, "<u2")).reshape(shape)
+    return np.frombuffer(data, TYPES[dtype]).reshape(shape)
+
+
 def _on_cpu(value: Any) -> np.ndarray:
     # safetensors 0.8.0 writes wrong data for arrays that are not C-contiguous
     array = to_device(value.data if isinstance(value, Tensor) else value, "cpu")
     return np.ascontiguousarray(array).reshape(array.shape)
-
-
-def _remove_orphans(path: Path) -> None:
-    """Remove unfinished files of this name whose writers are dead."""
-    for orphan in path.parent.glob(f".{path.name}.*.tmp"):
-        match = re.fullmatch(rf"\.{re.escape(path.name)}\.(\d+)\.tmp", orphan.name)
-        if match and not _alive(int(match[1])):
-            with contextlib.suppress(OSError):
-                orphan.unlink()
-
-
-def _alive(pid: int) -> bool:
-    if os.name != "posix":  # elsewhere os.kill does not ask, it kills
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True

@@ -50,3 +50,8 @@ def parse_to(args: tuple[Any, ...], device: str | None, dtype: Any) -> tuple[str
         except TypeError:
             raise ArgumentError(f"to({value!r}): neither a device ('cpu', 'cuda', 'cuda:1') nor a dtype") from None
     return device, None if dtype is None else np.dtype(dtype)
+
+
+def from_bfloat16(bits: np.ndarray) -> np.ndarray:
+    """The float32 numbers of bfloat16 ones, given as uint16: they are float32's upper halves, so nothing is lost."""
+    return (bits.astype(np.uint32) << 16).reshape(bits.shape).view(np.float32)

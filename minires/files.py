@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 from pathlib import Path
 from typing import BinaryIO
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file, with its folder if need be: beside its final name, then renamed. Raises OSError, leaving none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_orphans(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            publish(file, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def publish(file: BinaryIO, path: Path) -> None:
@@ -20,3 +36,24 @@ def publish(file: BinaryIO, path: Path) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _remove_orphans(path: Path) -> None:
+    """Remove unfinished files of this name whose writers are dead."""
+    for orphan in path.parent.glob(f".{path.name}.*.tmp"):
+        match = re.fullmatch(rf"\.{re.escape(path.name)}\.(\d+)\.tmp", orphan.name)
+        if match and not _alive(int(match[1])):
+            with contextlib.suppress(OSError):
+                orphan.unlink()
+
+
+def _alive(pid: int) -> bool:
+    if os.name != "posix":  # elsewhere os.kill does not ask, it kills
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 _grad_enabled: ContextVar[bool] = ContextVar("grad_enabled", default=True)
 _anomaly_enabled: ContextVar[bool] = ContextVar("anomaly_enabled", default=False)
+tracer: ContextVar[Any] = ContextVar("tracer", default=None)  # called with each Function, its inputs and its outputs
 
 
 class _Mode(ContextDecorator):

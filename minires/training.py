@@ -7,9 +7,10 @@ import datetime
 import itertools
 import json
 import math
+import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,6 +23,8 @@ from .cli import ArgumentParser as ArgumentParser
 from .cli import exit_code as exit_code
 from .cli import natural as natural
 from .cli import positive as positive
+from .data import DataLoader
+from .device import synchronize
 from .errors import ArgumentError, DataError, DivergedError
 from .kernels import PRECISIONS, get_precision, set_precision, set_tuning
 from .nn import Module
@@ -80,9 +83,15 @@ class Average:
         return float(self._last)
 
 
-def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
-    """The share of rows of logits (N, C) whose largest entry is at the label (N,), in percent: one number, float64."""
-    right = logits.data.argmax(axis=1) == labels.data
+def accuracy(logits: Tensor, labels: Tensor, k: int = 1) -> Tensor:
+    """The share of rows of logits (N, C) with the label (N,) among their `k` largest, in percent: one number, float64.
+
+    Of entries that are equal some are larger by chance, so that logits which are all alike are no better than guesses.
+    """
+    if k == 1:
+        right = logits.data.argmax(axis=1) == labels.data
+    else:
+        right = ((-logits.data).argsort(axis=1)[:, :k] == labels.data[:, None]).any(axis=1)
     return Tensor(100 * right.mean() if len(logits) else np.float64("nan"))
 
 
@@ -95,12 +104,15 @@ def check_finite(loss: Average) -> None:
         )
 
 
-def evaluate(model: Module, batches: Iterable[tuple[Tensor, Tensor]], device: str = "cpu") -> tuple[float, float]:
+def evaluate(
+    model: Module, batches: Iterable[tuple[Tensor, Tensor]], device: str = "cpu", top: Sequence[int] = (1,)
+) -> tuple[float, ...]:
     """Mean cross-entropy and accuracy in percent over all examples, in evaluation mode and without graph.
 
-    Raises DataError where there is no example.
+    An accuracy for each number in `top`: of the label being among that many first. Raises DataError where there is no
+    example.
     """
-    loss, right = Average(), Average()
+    loss, right = Average(), [Average() for _ in top]
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -109,13 +121,52 @@ def evaluate(model: Module, batches: Iterable[tuple[Tensor, Tensor]], device: st
                 images, labels = images.to(device), labels.to(device)
                 logits = model(images)
                 loss.add(cross_entropy(logits, labels), len(images))
-                right.add(accuracy(logits, labels), len(images))
+                for average, k in zip(right, top, strict=True):
+                    average.add(accuracy(logits, labels, k), len(images))
     finally:  # each module's own mode: some may have been frozen
         for module, mode in modes:
             module.training = mode
     if not loss.count:
         raise DataError("evaluate: there is no example to average over; is the data set empty?")
-    return loss.mean, right.mean
+    return loss.mean, *(average.mean for average in right)
+
+
+class Stopwatch:
+    """Batches of a loader, over and over for about so many seconds, and in `times` how long the work on each took.
+
+    That is from asking for a batch to asking for the next, when a GPU has done what it was given. The first ones, in
+    which memory is mapped and kernels are compiled, count in `seconds`, but not in `median`.
+    """
+
+    LEAST = 4
+
+    def __init__(self, loader: DataLoader, seconds: float, device: str = "cpu") -> None:
+        self.loader, self.seconds, self.device = loader, seconds, device
+        self.times: list[float] = []
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        begin = start = time.perf_counter()
+        for batch in itertools.chain.from_iterable(itertools.repeat(self.loader)):
+            yield batch
+            synchronize(self.device)
+            now = time.perf_counter()
+            self.times.append(now - start)
+            start = now
+            if len(self.times) >= self.LEAST and now - begin >= self.seconds:
+                return
+
+    @property
+    def median(self) -> float:
+        """The median of the times, in seconds, without the first of them."""
+        return statistics.median(self.times[1:])
+
+
+def duration(seconds: float) -> str:
+    """Seconds as hours, minutes and seconds: "1:02:03", or "2 days, 1:02:03"."""
+    return str(datetime.timedelta(seconds=round(seconds)))
 
 
 class Progress:
@@ -150,10 +201,7 @@ class Progress:
             self.bar.update(self.task, completed=self.done)
         elif self.done % self.every == 0 or self.done == self.total:
             left = (now - self.start) / self.done * (self.total - self.done)
-            print(
-                f"{self.title}[{self.done}/{self.total}]  {text()}  eta {datetime.timedelta(seconds=round(left))}",
-                flush=True,
-            )
+            print(f"{self.title}[{self.done}/{self.total}]  {text()}  eta {duration(left)}", flush=True)
 
 
 def _bar() -> Any:

@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BASES = {"cli", "errors", "files", "hooks", "modes", "random"}  # import no layer, and may be imported by all
+BASES = {"cli", "errors", "files", "hooks", "modes", "pickles", "random"}  # import no layer, and may be imported by all
 MAY_IMPORT = {
     "cli": set(),
     "errors": set(),
     "files": set(),
     "hooks": set(),
     "modes": set(),
+    "pickles": set(),
     "random": set(),
     "device": set(),
     "memory": set(),

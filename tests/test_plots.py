@@ -66,6 +66,16 @@ def test_curves(tmp_path, figures, count):
     assert error.texts[0].get_text() == f"{100 - expected[-1]['test_acc']:.2f} %"
 
 
+def test_curves_of_held_out_images_before_those_of_the_test(tmp_path, figures):
+    held = [{**record, "val_loss": 3.0 + i, "val_acc": 70.0 + i} for i, record in enumerate(records(3))]
+    plots.curves(held, tmp_path / "curves.png", "a run")
+    loss, error = figures[0].axes
+    assert [line.get_label() for line in error.lines] == ["train", "val"]
+    assert loss.lines[1].get_ydata().tolist() == [3, 4, 5]
+    assert error.lines[1].get_ydata().tolist() == [30, 29, 28]
+    assert error.texts[0].get_text() == "28.00 %"
+
+
 def test_curves_of_a_run_that_diverged(tmp_path):
     bad = [{**record, "train_loss": float("nan"), "test_loss": float("inf")} for record in records(2)]
     plots.curves(bad, tmp_path / "curves.png", "a run")
@@ -112,6 +122,10 @@ def test_nothing_to_draw(tmp_path):
         plots.curves([], tmp_path / "curves.png", "a run")
     with pytest.raises(ArgumentError, match="no image to draw"):
         plots.predictions(np.zeros((0, 8, 8, 1)), np.zeros(0, int), np.zeros((0, 10)), CLASSES, tmp_path / "x.png", "")
+    with pytest.raises(ArgumentError, match="no step to draw"):
+        plots.depths([], tmp_path / "curves.png", "a run")
+    with pytest.raises(ArgumentError, match="no net to draw"):
+        plots.by_layer({"case": {}}, tmp_path / "layers.png", "a run", "size")
     assert not os.listdir(tmp_path)
 
 
@@ -120,3 +134,49 @@ def test_without_matplotlib(monkeypatch, tmp_path):
     with pytest.raises(ArgumentError, match=r"pip install 'minires\[examples\]'"):
         plots.curves(records(2), tmp_path / "curves.png", "a run")
     assert not os.listdir(tmp_path)
+
+
+def test_depths(tmp_path, figures):
+    nets = ["plain20", "plain56", "resnet20", "preact_resnet56"]
+    points = [
+        {"net": net, "step": 10 * j, "train_error": 90 - i - j, "test_error": 91 - i - j}
+        for i, net in enumerate(nets)
+        for j in range(1, 4)
+    ]
+    plots.depths(points, tmp_path / "new" / "curves.png", "a run")
+    assert colours(tmp_path / "new" / "curves.png").shape == (585, 1350, 3)
+    for axes, (shallow, deep), first in zip(figures[0].axes, (nets[:2], nets[2:]), (0, 2), strict=True):
+        assert [text.get_text() for text in axes.get_legend().get_texts()] == [shallow, deep]
+        for i, (line, bold) in enumerate(zip(axes.lines[::2], axes.lines[1::2], strict=True)):
+            assert line.get_color() == bold.get_color() == (plots.ORANGE, plots.BLUE)[i]
+            assert line.get_linewidth() < bold.get_linewidth()
+            assert line.get_xdata().tolist() == bold.get_xdata().tolist() == [10, 20, 30]
+            assert line.get_ydata().tolist() == [90 - first - i - j for j in (1, 2, 3)]
+            assert bold.get_ydata().tolist() == [91 - first - i - j for j in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("net", ["plain20", "resnet20"])
+def test_depths_of_one_net(tmp_path, figures, net):
+    plots.depths([{"net": net, "step": 1, "train_error": 90.0, "test_error": 90.0}], tmp_path / "x.png", "a run")
+    assert [len(axes.lines) for axes in figures[0].axes] == ([2, 0] if net == "plain20" else [0, 2])
+
+
+def test_by_layer(tmp_path, figures):
+    cases = {
+        "far": {"plain20": [1, 5, 25], "resnet8": [1, 2, None]},
+        "near": {"plain20": [1.0, 2.0, 3.0]},
+        "none yet": {},
+    }
+    plots.by_layer(cases, tmp_path / "layers.png", "a run", "size")
+    assert colours(tmp_path / "layers.png").std() > 5
+    far, near, none = figures[0].axes
+    assert [axes.get_yscale() for axes in (far, near, none)] == ["log", "linear", "linear"]
+    assert [axes.get_title() for axes in (far, near, none)] == list(cases)
+    plain, residual = far.lines
+    assert (plain.get_linestyle(), plain.get_color()) == ("--", plots.BLUE)  # the deeper of the two
+    assert (residual.get_linestyle(), residual.get_color()) == ("-", plots.ORANGE)
+    assert plain.get_xdata().tolist() == [1, 2, 3]
+    assert plain.get_ydata().tolist() == [1, 5, 25]
+    np.testing.assert_array_equal(residual.get_ydata(), [1, 2, np.nan])
+    assert [len(line.get_ydata()) for line in near.lines] == [3, 0]
+    assert [text.get_text() for text in figures[0].legends[0].get_texts()] == ["plain20", "resnet8"]

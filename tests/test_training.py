@@ -34,6 +34,18 @@ def test_accuracy_is_in_percent():
     assert training.accuracy(logits, Tensor(np.array([0, 1, 0, 2]))).item() == 0.0
 
 
+def test_accuracy_among_the_k_largest():
+    logits = Tensor(np.array([[1, 3, 2, 0], [5, 0, 1, 2], [0, 1, 9, 8], [4, 8, 0, 5]], np.float32))
+    labels = Tensor(np.array([2, 3, 2, 0]))
+    assert [training.accuracy(logits, labels, k).item() for k in (1, 2, 3, 4)] == [25.0, 75.0, 100.0, 100.0]
+
+
+@pytest.mark.parametrize("value", [0.0, math.nan])
+def test_a_net_that_knows_nothing_guesses(value):
+    logits, labels = Tensor(np.full((40, 4), value, np.float32)), Tensor(np.arange(40) % 4)
+    assert [training.accuracy(logits, labels, k).item() for k in (1, 2)] == [25.0, 50.0]
+
+
 class Net(nn.Module):
     """A linear layer that notes in which mode it was called."""
 
@@ -61,6 +73,17 @@ def test_evaluate(rng, mode):
     assert model.training is mode
     assert is_grad_enabled()
     assert model.fc.weight.grad is None
+
+
+def test_evaluate_counts_labels_among_the_first(rng):
+    model = Net(rng)
+    x, y = rng.standard_normal((40, 4), np.float32), rng.integers(0, 3, 40)
+    batches = [(Tensor(x[i:j]), Tensor(y[i:j])) for i, j in ((0, 15), (15, 40))]
+    order = np.argsort(-model.fc(Tensor(x)).data, axis=1)
+    _, first, second = training.evaluate(model, batches, top=(1, 2))
+    assert first == pytest.approx(100 * (order[:, 0] == y).mean(), abs=1e-9)
+    assert second == pytest.approx(100 * (order[:, :2] == y[:, None]).any(1).mean(), abs=1e-9)
+    assert second > first
 
 
 def test_evaluate_restores_the_mode_after_an_error(rng):
@@ -210,3 +233,35 @@ def test_exit_code(monkeypatch, capsys, error, code, message):
 def test_exit_code_lets_bugs_through():
     with pytest.raises(ZeroDivisionError):
         training.exit_code(lambda: print(1 // 0))
+
+
+class Clock:
+    """Stands for the module time: a step takes as many seconds as `advance` says."""
+
+    now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+def test_stopwatch_measures_steps_over_and_over(monkeypatch):
+    monkeypatch.setattr(training, "time", clock := Clock())
+    watch = training.Stopwatch([("a",), ("b",)], 0.0)
+    seen = []
+    for number, batch in enumerate(watch):
+        seen.append(batch)
+        clock.now += [100.0, 3.0, 1.0, 2.0][number]  # the first does not count
+    assert seen == [("a",), ("b",), ("a",), ("b",)]
+    assert (len(watch), watch.times, watch.median) == (2, [100.0, 3.0, 1.0, 2.0], 2.0)
+
+
+def test_stopwatch_goes_on_for_its_time(monkeypatch):
+    monkeypatch.setattr(training, "time", clock := Clock())
+    watch = training.Stopwatch([("a",)], 10.0)
+    for _ in watch:
+        clock.now += 1.5
+    assert watch.times == [1.5] * 7
+
+
+def test_duration():
+    assert [training.duration(s) for s in (0.4, 3723, 2 * 86400 + 60)] == ["0:00:00", "1:02:03", "2 days, 0:01:00"]

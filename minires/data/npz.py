@@ -68,8 +68,15 @@ class NpzDataset(ImageDataset):
         super().__init__(images, labels, classes, transform, name=name)
 
 
-def load_npz(path: str | Path, keys: list[str], optional: list[str] | None = None) -> dict[str, np.ndarray]:
-    """The arrays `keys` of a .npz file, and those of `optional` that are there, of numbers or text.
+def load_npz(
+    path: str | Path,
+    keys: list[str] | None,
+    optional: list[str] | None = None,
+    *,
+    most_entries: int = MOST_ENTRIES,
+    largest_ratio: int = LARGEST_RATIO,
+) -> dict[str, np.ndarray]:
+    """The arrays `keys` of a .npz file, or all, and those of `optional` that are there, of numbers or text.
 
     Sizes are checked against the file's before memory is taken, and nothing is ever unpickled. Raises DataError.
     """
@@ -79,8 +86,10 @@ def load_npz(path: str | Path, keys: list[str], optional: list[str] | None = Non
     try:
         with zipfile.ZipFile(path) as file:
             names = file.namelist()
-            if len(names) > MOST_ENTRIES or len(set(names)) < len(names):
+            if len(names) > most_entries or len(set(names)) < len(names):
                 raise DataError(f"{path} is damaged: it has {len(names)} entries, some of one name")
+            if keys is None:
+                keys = [name.removesuffix(".npy") for name in names]
             missing = [key for key in keys if f"{key}.npy" not in names]
             if missing:
                 there = ", ".join(name.removesuffix(".npy") for name in names[:10])
@@ -88,7 +97,7 @@ def load_npz(path: str | Path, keys: list[str], optional: list[str] | None = Non
             wanted = keys + [key for key in optional or [] if f"{key}.npy" in names]
             # Against the file's size, not the packed sizes that it claims, which may be lies or count bytes twice.
             unpacked, size = sum(file.getinfo(f"{key}.npy").file_size for key in wanted), path.stat().st_size
-            if unpacked > LARGEST_RATIO * size:
+            if unpacked > largest_ratio * size:
                 raise DataError(f"{path} is damaged: {size:,} bytes would unpack to {unpacked:,}")
             return {key: _array(file, f"{key}.npy", path) for key in wanted}
     except DataError:
@@ -112,7 +121,7 @@ def _array(file: zipfile.ZipFile, name: str, path: Path) -> np.ndarray:
             shape, by_columns, dtype = np.lib.format.read_array_header_2_0(member)
         else:
             raise DataError(f"{path}: {name} has format {version}, which no image data set needs")
-        if dtype.kind not in "iufU":
+        if dtype.kind not in "biufU":
             raise DataError(f"{path}: {name} holds {dtype}, not numbers or text")
         promised, there = math.prod(shape) * dtype.itemsize, info.file_size - member.tell()
         if promised != there:

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ..pickles import METHODS, RestrictedUnpickler
+
 BYTES_PER_STEP = 500  # of unpickling, at least; the real files have 770 and more, and no step takes as much memory
 
 
@@ -22,48 +24,23 @@ class _Described:
         self.state = state
 
 
-class _Steps(dict[int, Any]):
-    """The unpickler's methods by their codes, of which a file may call as many as its size allows."""
-
-    def __init__(self, size: int) -> None:
-        methods = pickle._Unpickler.dispatch.items()
-        super().__init__((code, method) for code, method in methods if code != pickle.BYTEARRAY8[0])
-        self.left = 1000 + size // BYTES_PER_STEP
-
-    def __getitem__(self, code: int) -> Any:
-        self.left -= 1
-        if self.left < 0:
-            raise pickle.UnpicklingError("it takes more steps to read than a file of its size")
-        return super().__getitem__(code)
-
-
-class _BatchUnpickler(pickle._Unpickler):
-    """Admits what a batch holds, and nothing that could run code or ask for more memory than the file has.
-
-    The Python unpickler, not the C one, which allocates whatever table size five bytes of a damaged file ask for. Its
-    steps are counted, since a step of one byte makes a list of 56 bytes, or a set of 216.
-    """
-
-    ADMITTED = {  # noqa: RUF012
+ADMITTED = dict.fromkeys(
+    [
         ("numpy.core.multiarray", "_reconstruct"),
         ("numpy._core.multiarray", "_reconstruct"),
         ("numpy", "ndarray"),
         ("numpy", "dtype"),
-    }
-
-    def __init__(self, content: bytes) -> None:
-        super().__init__(io.BytesIO(content), encoding="latin1")  # strings of Python 2
-        self.dispatch = _Steps(len(content))  # type: ignore[misc]
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self.ADMITTED:
-            raise pickle.UnpicklingError(f"it asks for {f'{module}.{name}'[:99]}, which no CIFAR file needs")
-        return _Described
+    ],
+    _Described,
+)
+ADMITTED_METHODS = {code: method for code, method in METHODS.items() if code != pickle.BYTEARRAY8[0]}
 
 
 def read_batch(content: bytes, kinds: Iterable[str]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Rows (N, 3072) of uint8 and the labels `kinds` of a batch file; what is wrong with it can raise any exception."""
-    batch = _BatchUnpickler(content).load()
+    steps = 1000 + len(content) // BYTES_PER_STEP
+    file, reader = io.BytesIO(content), "no CIFAR file needs"
+    batch = RestrictedUnpickler(file, ADMITTED_METHODS, ADMITTED, steps, "latin1", reader).load()
     _, shape, dtype, by_columns, raw = batch["data"].state
     if dtype.kind != "u1" or len(shape) != 2 or shape[1] != 3072:
         raise ValueError("its data are not uint8 rows of 3072 values")

@@ -8,25 +8,38 @@ from typing import Any
 import numpy as np
 
 from .. import ops
+from ..errors import ArgumentError
+from ..ops.checks import Pair, pair
 from ..tensor import Tensor
 from . import init
 from .module import Module, Parameter
-from .settings import check_positive, settings, uniform_bias
+from .settings import check_positive, other_than, settings, uniform_bias
 
 
 class Linear(Module):
     """x @ weight^T + bias over the last axis: (..., in_features) to (..., out_features).
 
     weight (out_features, in_features) and bias (out_features,) start as in PyTorch: uniform within 1/sqrt(in_features).
+    `image_size` (H, W) says that the inputs are a flattened map (H, W, C), which is (C, H, W) in PyTorch's nets: state
+    dicts in PyTorch's layout have the weight's columns in that order.
     """
 
     def __init__(
-        self, in_features: int, out_features: int, bias: bool = True, *, generator: np.random.Generator | None = None
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        image_size: Pair | None = None,
+        generator: np.random.Generator | None = None,
     ) -> None:
         super().__init__()
         check_positive("Linear", in_features=in_features, out_features=out_features)
-        self.in_features, self.out_features = in_features, out_features
-        self.weight = Parameter(np.empty((out_features, in_features), np.float32))
+        size = None if image_size is None else pair("Linear", "image_size", image_size, 1)
+        if size and in_features % (size[0] * size[1]):
+            raise ArgumentError(f"Linear: in_features={in_features} are no whole number of channels of a map of {size}")
+        self.in_features, self.out_features, self.image_size = in_features, out_features, size
+        self.weight = Parameter(np.empty((out_features, in_features), np.float32), layout=size)
         init.kaiming_uniform_(self.weight, a=math.sqrt(5), generator=generator)
         self.bias = uniform_bias(out_features, self.weight, generator) if bias else None
 
@@ -34,7 +47,10 @@ class Linear(Module):
         return ops.linear(x, self.weight, self.bias)
 
     def extra_repr(self) -> str:
-        return settings(in_features=self.in_features, out_features=self.out_features, bias=self.bias is not None)
+        size = other_than(None, image_size=self.image_size)
+        return settings(
+            in_features=self.in_features, out_features=self.out_features, **size, bias=self.bias is not None
+        )
 
 
 class Identity(Module):

@@ -13,17 +13,17 @@ from ..device import to_device
 from ..errors import ArgumentError, CheckpointError, DTypeError
 from ..hooks import RemovableHandle
 from ..tensor import Tensor
-
-# The axes of a convolution weight in minires' order, HWIO, that make PyTorch's order, OIHW; and back.
-OIHW_FROM_HWIO, HWIO_FROM_OIHW = (3, 2, 0, 1), (2, 3, 1, 0)
+from .layout import HWIO_FROM_OIHW as HWIO_FROM_OIHW
+from .layout import OIHW_FROM_HWIO as OIHW_FROM_HWIO
+from .layout import Layout, ambiguous, from_oihw, to_oihw
 
 
 class Parameter(Tensor):
-    """A tensor that an optimizer trains. `layout` is "HWIO" for a convolution's weight, else None."""
+    """A tensor that an optimizer trains. `layout` is "HWIO" for a convolution's weight; nn/layout.py has the others."""
 
     __slots__ = ("layout",)
 
-    def __init__(self, data: Any, requires_grad: bool = True, layout: str | None = None) -> None:
+    def __init__(self, data: Any, requires_grad: bool = True, layout: Layout = None) -> None:
         super().__init__(data, requires_grad=requires_grad)
         self.layout = layout
 
@@ -212,21 +212,22 @@ class Module:
     def state_dict(self, layout: str = "HWIO") -> dict[str, Tensor]:
         """Every parameter and buffer under its dotted name, detached and not copied.
 
-        `layout` is the order of convolution weights' axes: "HWIO" is minires' own, "OIHW" (a view) PyTorch's.
+        `layout` is the order of convolution weights' axes: "HWIO" is minires' own, "OIHW" (a view) PyTorch's. A Linear
+        layer over a flattened map has its columns reordered, too; CheckpointError if it does not know the map's size.
         """
         _check_layout(layout)
-        return {
-            name: value.detach().permute(OIHW_FROM_HWIO) if layout == "OIHW" and _is_conv(value) else value.detach()
-            for name, value in self._state()
-        }
+        if layout == "HWIO":
+            return {name: value.detach() for name, value in self._state()}
+        if problems := ambiguous(self.named_modules()):
+            raise CheckpointError(f"state_dict: no PyTorch order for {type(self).__name__}: " + "; ".join(problems))
+        return {name: to_oihw(value.detach(), _layout(value)) for name, value in self._state()}
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, layout: str = "HWIO") -> IncompatibleKeys:
         """Copy values, of any array type, into the parameters and buffers of the same names.
 
-        `layout` is that of the given convolution weights: "OIHW" for a PyTorch state dict. (A Linear layer after a
-        flattened map larger than 1x1 takes its pixels in another order there; it is not converted.) All is checked
-        before the first value is copied. Raises CheckpointError that lists every missing, unexpected and mis-shaped
-        entry; `strict=False` skips missing and unexpected ones.
+        `layout` is that of the given weights: "OIHW" for a PyTorch state dict, see `state_dict`. All is checked before
+        the first value is copied. Raises CheckpointError that lists every missing, unexpected and mis-shaped entry;
+        `strict=False` skips missing and unexpected ones.
         """
         _check_layout(layout)
         if not isinstance(state_dict, Mapping):
@@ -235,7 +236,7 @@ class Module:
             )
         own, given = dict(self._state()), dict(state_dict)
         arrays: dict[str, np.ndarray] = {}
-        problems = []
+        problems = ambiguous(self.named_modules()) if layout == "OIHW" else []
         missing, unexpected = [k for k in own if k not in given], [k for k in given if k not in own]
         if strict:
             problems += [f"missing {k!r}{_nearest(k, unexpected)}" for k in missing]
@@ -243,10 +244,10 @@ class Module:
         for name in (k for k in own if k in given):
             target, value = own[name], given[name]
             array = np.asarray(to_device(value.data if isinstance(value, Tensor) else value, "cpu"))
-            if layout == "OIHW" and _is_conv(target) and array.ndim == 4:
-                array = array.transpose(HWIO_FROM_OIHW)
+            if layout == "OIHW":
+                array = from_oihw(array, _layout(target))
             if array.shape != target.shape:
-                torchs = _is_conv(target) and array.ndim == 4 and array.transpose(HWIO_FROM_OIHW).shape == target.shape
+                torchs = layout == "HWIO" and from_oihw(array, _layout(target)).shape == target.shape
                 hint = "; it looks like PyTorch's: pass layout='OIHW'" if torchs else ""
                 problems.append(f"{name!r} has shape {array.shape}, the model's is {target.shape}{hint}")
             elif array.dtype.kind not in ("f" if target.dtype.kind == "f" else "iu"):
@@ -296,8 +297,8 @@ class Module:
         return f"{type(self).__name__}({self.extra_repr()}{inner}{chr(10) if inner else ''})"
 
 
-def _is_conv(value: Tensor) -> bool:
-    return isinstance(value, Parameter) and value.layout == "HWIO"
+def _layout(value: Tensor) -> Layout:
+    return value.layout if isinstance(value, Parameter) else None
 
 
 def _check_layout(layout: str) -> None:

@@ -1,113 +1,35 @@
-"""The examples as a user runs them: in a process of their own, in an empty folder, on very few pictures."""
+"""The examples as a user runs them, and what they refuse."""
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-import minires
 from minires import checkpoint, device
 from minires.models import ResNet
 from tests.data import cifar_files
+from tests.examples.running import (
+    EXAMPLES,
+    SETTINGS,
+    contents,
+    killed_in_epoch_2,
+    log,
+    only_run,
+    refused,
+    run,
+    train,
+    trained_alike,
+)
 
 pytest.importorskip("matplotlib", reason="the examples draw with matplotlib")
 
-ROOT = Path(minires.__file__).parent.parent
-EXAMPLES = ROOT / "examples"
-FILES = {"last.safetensors", "log.jsonl", "curves.png"}
+FILES = {"config.toml", "last.safetensors", "log.jsonl", "curves.png"}
 NAME = "unrecognised CIFAR-10 files (20 images), tested on unrecognised CIFAR-10 files (10 images)"
-SETTINGS = ["-b", "5", "--print-freq", "1"]  # of every training run here
-
-
-def command(script: str, *arguments: object) -> list[str]:
-    return [sys.executable, str(EXAMPLES / script), *map(str, arguments)]
-
-
-def environment() -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name != "MINIRES_DATA"}
-    return {**kept, "PYTHONPATH": str(ROOT)}
-
-
-def run(script: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(script, *arguments), cwd=cwd, env=environment(), capture_output=True, text=True, timeout=300
-    )
-
-
-def train(cwd: Path, *arguments: object) -> str:
-    """A training run that must succeed: what it printed."""
-    process = run("train_cifar10.py", *SETTINGS, *arguments, cwd=cwd)
-    assert (process.returncode, process.stderr) == (0, "")
-    return process.stdout
-
-
-def log(folder: Path) -> list[dict[str, Any]]:
-    records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    assert all(math.isfinite(value) for record in records for key, value in record.items() if key != "data")
-    return records
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file under a folder."""
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
-def trained_alike(one: Path, other: Path) -> bool:
-    """Whether two runs have the same weights, momentum, rates and losses, bit for bit."""
-
-    def state(folder: Path) -> tuple:
-        tensors, values = checkpoint.load_tensors(folder / "last.safetensors")
-        for record in values["info"]["history"]:
-            record.pop("images_per_second")  # the one thing that may differ
-        return {name: array.tobytes() for name, array in tensors.items()}, values
-
-    return state(one) == state(other)
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory) -> Path:
-    """A miniature CIFAR-10: 20 training and 10 test images."""
-    root = tmp_path_factory.mktemp("data")
-    cifar_files.write(root, np.random.default_rng(0), train=20, test=10)
-    return root
-
-
-@pytest.fixture(scope="module")
-def first_epoch(pictures, tmp_path_factory) -> Path:
-    """A folder in which a run of one epoch was made, under runs/."""
-    cwd = tmp_path_factory.mktemp("first")
-    train(cwd, "--data-path", pictures, "--epochs", 1)
-    return cwd
-
-
-@pytest.fixture(scope="module")
-def straight(pictures, tmp_path_factory) -> Path:
-    """A run of two epochs without a stop."""
-    cwd = tmp_path_factory.mktemp("straight")
-    train(cwd, "--data-path", pictures, "--epochs", 2, "--output-dir", "run")
-    assert len(log(cwd / "run")) == 2
-    return cwd / "run"
-
-
-@pytest.fixture
-def begun(first_epoch, tmp_path) -> Path:
-    """A copy of that folder to go on in."""
-    return Path(shutil.copytree(first_epoch, tmp_path / "begun"))
-
-
-def only_run(cwd: Path) -> Path:
-    (folder,) = (cwd / "runs").iterdir()
-    return folder
 
 
 def test_digits(tmp_path):
@@ -155,37 +77,17 @@ def test_resumed_run_is_the_straight_run(begun, pictures, straight):
 
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX's")
 def test_run_killed_in_an_epoch_goes_on(begun, pictures, straight):
-    arguments = [*SETTINGS, "--data-path", pictures, "--epochs", 2, "--resume", "auto"]
-    process = subprocess.Popen(
-        command("train_cifar10.py", *arguments), cwd=begun, env=environment(), stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    reached = any(line.startswith("Epoch: [2][2/4]") for line in process.stdout)
-    process.kill()
-    process.communicate(timeout=30)
-    assert reached
-    assert process.returncode == -9
+    killed_in_epoch_2(begun, "--data-path", pictures, "--epochs", 2, "--resume", "auto")
     assert len(log(only_run(begun))) == 1
     train(begun, "--data-path", pictures, "--epochs", 2, "--resume", only_run(begun) / "last.safetensors")
     assert len(log(only_run(begun))) == 2
     assert trained_alike(only_run(begun), straight)
 
 
-def refused(script: str, *arguments: object, cwd: Path) -> str:
-    """The one line with which an example refuses to run, having changed nothing."""
-    before = contents(cwd)
-    process = run(script, *arguments, cwd=cwd)
-    assert process.returncode == 2, process.stderr
-    assert process.stderr.startswith(f"{script}: error: ")
-    assert process.stderr.count("\n") == 1
-    assert contents(cwd) == before
-    return process.stderr
-
-
 WRONG = {
     "no data": (["--data-path", "nowhere"], "nowhere: put cifar-10-python.tar.gz"),
     "folder in use": (["--output-dir", "used"], "used holds a run already"),
-    "unknown model": (["--arch", "resnet19"], "unknown model 'resnet19'; there are resnet18"),
+    "unknown model": (["--arch", "resnet19"], "unknown model 'resnet19' (nearest: 'resnet1"),
     "unknown device": (["--device", "tpu"], "unknown device 'tpu'"),
     "no GPU": (["--device", "cuda"], "device 'cuda' cannot be used: "),
     "no checkpoint": (["--resume", "absent"], "no checkpoint at absent"),
