@@ -18,15 +18,18 @@ import sys
 
 import numpy as np
 
-from . import Tensor, __version__, device, environment, models, summary, training
+from . import Tensor, __version__, device, environment, models, summary, training, weights
 from .data import CIFAR10, cifar
 from .errors import DataError
 from .kernels import choices, registry, setting
 from .kernels.cuda import verified
 
-
 COMMANDS = {
     "summary": (summary, "show what each layer of a model makes and costs: shapes, parameters, MACs, bytes"),
+    "convert": (
+        weights,
+        "write the weights of one file into another: PyTorch's formats, safetensors, npz",
+    ),
 }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import minires
-from minires import data, nn, ops, optim
+from minires import data, models, nn, ops, optim
 from tests.oracle import torch, torchvision
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
@@ -30,6 +30,7 @@ PLACES = {
     "optim": (optim, "torch.optim"),
     "lr_scheduler": (optim.lr_scheduler, "torch.optim.lr_scheduler"),
     "utils": (optim, "torch.nn.utils"),
+    "models": (models, "torchvision.models"),
     "datasets": (data, "torchvision.datasets"),
     "transforms": (data, "torchvision.transforms"),
 }
