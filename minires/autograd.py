@@ -26,10 +26,9 @@ from .kernels.dispatch import quiet
 from .memory import copy, is_whole
 from .modes import detect_anomaly as detect_anomaly
 from .modes import enable_grad as enable_grad
-from .modes import is_anomaly_enabled
+from .modes import is_anomaly_enabled, tracer
 from .modes import is_grad_enabled as is_grad_enabled
 from .modes import no_grad as no_grad
-from .modes import tracer
 
 _sequence = itertools.count()
 _accumulate_lock = threading.Lock()

@@ -16,7 +16,7 @@ import pytest
 from minires.kernels import registry
 
 DOCS = Path(__file__).parents[1] / "docs"
-NAMES = ("adding_an_op", "choosing_kernels", "data", "models", "optim", "threads_and_memory", "weights")
+NAMES = ("adding_an_op", "choosing_kernels", "data", "models", "onnx", "optim", "threads_and_memory", "weights")
 PAGES = sorted([*DOCS.glob("ops/*.md"), *(DOCS / f"{name}.md" for name in NAMES)])
 EMULATED = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")
 BLOCK = re.compile(r"^```python\n(?P<code>.*?)^```\n(?:\s*^```text\n(?P<shown>.*?)^```$)?", re.MULTILINE | re.DOTALL)
