@@ -92,6 +92,8 @@ def main() -> None:
     )
     training.add_kernel_options(parser)
     args = parser.parse_args()
+    if args.command and args.choices:
+        parser.error(f"--choices and {args.command} are two commands")
     if args.command:
         args.run(args)
         return

@@ -15,7 +15,8 @@ from .errors import MiniresError
 class ArgumentParser(argparse.ArgumentParser):
     """argparse's, which shows its description as it is written, and tells an error in one line."""
 
-    def __init__(self, description: str | None, **settings: Any) -> None:
+    def __init__(self, description: str | None = None, **settings: Any) -> None:
+        settings.setdefault("prog", _program())
         super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
 
     def error(self, message: str) -> NoReturn:

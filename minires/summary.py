@@ -23,6 +23,7 @@ from .ops.linear import Linear as LinearOp
 from .ops.linear import MatMul
 from .ops.norm import GroupNorm
 from .ops.pool import AvgPool2d, MaxPool2d
+from .ops.shape import Pad, Permute
 from .tensor import Tensor
 
 # The pixels of the image that one pixel of a map sees, in rows and columns, and how many apart neighbours are.
@@ -51,7 +52,9 @@ class Summary:
 
     input_shape: tuple[int, ...]
     layers: list[Layer]
+    dtype: str  # of the parameters
     parameters: int
+    parameter_bytes: int
     macs: int  # multiplications with an addition, of convolutions and matrix products; a FLOP count is about twice it
     activation_bytes: int  # of all layers' outputs; training keeps most of them for each image of a batch
 
@@ -65,7 +68,7 @@ class Summary:
         first = f"{self.input_shape[0]}x{self.input_shape[1]} images are 1x1 before {wasted[0]}"
         return [
             f"{first}: {len(wasted)} of {windows} convolutions larger than 1x1 see one pixel and padding. "
-            "Use larger images, or fewer strides (--stem cifar for small images)"
+            "Use larger images, or fewer strides"
         ]
 
     def __str__(self) -> str:
@@ -78,8 +81,9 @@ class Summary:
         ]
         lines.append(
             f"{'x'.join(map(str, self.input_shape))}: {self.parameters:,} parameters "
-            f"({4 * self.parameters / 1e6:,.1f} MB), {self.macs / 1e6:,.1f} M MACs "
-            f"({2 * self.macs / 1e9:,.2f} GFLOP), outputs of {self.activation_bytes / 1e6:,.1f} MB an image, in float32"
+            f"({self.parameter_bytes / 1e6:,.1f} MB), "
+            f"{self.macs / 1e6:,.1f} M MACs ({2 * self.macs / 1e9:,.2f} GFLOP), "
+            f"outputs of {self.activation_bytes / 1e6:,.1f} MB an image, in {self.dtype}"
         )
         return "\n".join([*lines, *(f"Warning: {warning}" for warning in self.warnings)])
 
@@ -95,7 +99,8 @@ def summarize(model: Module, input_shape: Sequence[int]) -> Summary:
     """Run `model` on one image (H, W, C) of zeros, in evaluation mode, and say what each of its layers did.
 
     MACs and receptive fields are read off the recorded graph, so that work outside of layers counts, too, in the row
-    of the next layer. Modes, gradients and running statistics stay as they are. Raises what the model raises.
+    of the next layer. Modes, gradients and running statistics stay as they are. Raises what the model raises, and
+    ArgumentError where a layer's output is cut off from the graph.
     """
     graph, layers, seen = _Graph(), list[Layer](), set[int]()
     names = {id(module): name for name, module in model.named_modules()}
@@ -103,6 +108,11 @@ def summarize(model: Module, input_shape: Sequence[int]) -> Summary:
     def add(module: Module, inputs: tuple[Any, ...], y: Any) -> None:
         if not isinstance(y, Tensor):
             return
+        if y.node is None and y is not image:
+            raise ArgumentError(
+                f"summary: what {names[id(module)]!r} gives is cut off from the graph, by no_grad, detach or .data, so "
+                "that its work and its receptive field are not known"
+            )
         counted, fields = graph.reach(y)
         own = [p for p in module._parameters.values() if p is not None and id(p) not in seen]
         seen.update(map(id, own))
@@ -125,18 +135,32 @@ def summarize(model: Module, input_shape: Sequence[int]) -> Summary:
     leaves = [module for module in model.modules() if not module._modules]
     handles = [module.register_forward_hook(add) for module in leaves]
     modes = [(module, module.training) for module in model.modules()]
-    dtype = next((p.dtype for p in model.parameters()), np.float32)
+    first = next(model.parameters(), Tensor(np.zeros(0, np.float32)))
     try:
+        zeros = Tensor(np.zeros((1, *input_shape), first.dtype)).to(first.device)
+        image = Tensor(zeros.data, requires_grad=True)
         model.eval()
         with enable_grad():
-            graph.reach(model(Tensor(np.zeros((1, *input_shape), dtype), requires_grad=True)))
+            output = model(image)
+        for y in output if isinstance(output, (tuple, list)) else [output]:
+            if isinstance(y, Tensor):
+                graph.reach(y)
+    except MemoryError as error:
+        raise ArgumentError(f"summary: an image of {'x'.join(map(str, input_shape))} needs too much memory") from error
     finally:
         for handle in handles:
             handle.remove()
         for module, mode in modes:
             module.training = mode
-    parameters = sum(p.numel() for p in model.parameters())
-    return Summary(tuple(input_shape), layers, parameters, graph.macs, sum(layer.activation_bytes for layer in layers))
+    return Summary(
+        tuple(input_shape),
+        layers,
+        str(first.dtype),
+        sum(p.numel() for p in model.parameters()),
+        sum(p.data.nbytes for p in model.parameters()),
+        graph.macs,
+        sum(layer.activation_bytes for layer in layers),
+    )
 
 
 class _Graph:
@@ -174,13 +198,18 @@ def _macs(node: Function) -> int:
         return math.prod(node.shapes[0][:-1]) * math.prod(node.shapes[1])
     if isinstance(node, (LinearOp, MatMul)):
         x, w = node.inputs[:2]
-        inner = x.shape[-1] if x is not None else (w.shape[-2] if w is not None else 0)
-        return math.prod(shape) * inner
+        # a constant has no edge in the graph, and one of the two is no constant
+        if x is not None:
+            return math.prod(shape) * x.shape[-1]
+        return math.prod(shape) * w.shape[-1 if isinstance(node, LinearOp) else -2] if w is not None else 0
     return 0
 
 
 def _field(node: Function, fields: list[Field]) -> Field:
-    """The receptive field of an op's output, from those of its inputs: the largest, widened by the op's window."""
+    """The receptive field of an op's output, from those of its inputs: the largest, widened by the op's window.
+
+    Where an op mixes pixels in another way it is the whole image.
+    """
     height, width, rows, columns = (max(values) for values in zip(*fields, strict=True))
     if isinstance(node, ConvOp):
         size = node.shapes[1][:2]
@@ -190,9 +219,15 @@ def _field(node: Function, fields: list[Field]) -> Field:
         steps = [part.step or 1 if isinstance(part, slice) else 1 for part in node.place[1:3]]
         down, right = [*steps, 1, 1][:2]
         return height, width, rows * down, columns * right
+    elif isinstance(node, ConvTransposeOp):
+        (high, wide), (down, right) = node.geometry.extent(node.shapes[1][:2]), node.geometry.stride
+        seen = (-(-high // down) - 1) * rows, (-(-wide // right) - 1) * columns
+        return height + seen[0], width + seen[1], rows / down, columns / right
     else:
         passes = any(edge is not None and edge.shape[:-1] == node.outputs[0][0][:-1] for edge in node.inputs)
-        return (height, width, rows, columns) if passes and not isinstance(node, (GroupNorm, LinearOp)) else WHOLE
+        passes = (passes and not isinstance(node, MatMul)) or isinstance(node, (Pad, Permute))
+        mixes = isinstance(node, GroupNorm) and math.prod(node.view[1:]) > node.outputs[0][0][-1]
+        return (height, width, rows, columns) if passes and not mixes else WHOLE
     high, wide = node.geometry.extent(size)
     down, right = node.geometry.stride
     return height + (high - 1) * rows, width + (wide - 1) * columns, rows * down, columns * right
@@ -203,7 +238,10 @@ def image_shape(text: str) -> tuple[int, int, int]:
     parts = text.lower().split("x")
     if len(parts) != 3:
         raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTHxCHANNELS, such as 32x32x3")
-    height, width, channels = map(positive, parts)
+    try:
+        height, width, channels = map(positive, parts)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of three numbers, such as 32x32x3") from None
     return height, width, channels
 
 
@@ -227,7 +265,7 @@ def run(args: argparse.Namespace) -> None:
     given |= {"in_channels": args.input[2]} if args.input and args.input[2] != 3 else {}
     if args.model:
         summary = _of(args.model, args.input, given)
-        print(json.dumps(asdict(summary), indent=1) if args.json else summary)
+        print(json.dumps(asdict(summary) | {"warnings": summary.warnings}, indent=1) if args.json else summary)
         return
     if given or args.input or args.json:
         raise ArgumentError("summary: options are for one model: name it")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
 import numpy as np
 import pytest
 
-from minires import Tensor, models, nn
+from minires import Tensor, models, nn, no_grad
 from minires.__main__ import main
-from minires.errors import ShapeError
+from minires.errors import ArgumentError, ShapeError
 from minires.nn import functional as F
 from minires.summary import Layer, summarize
 
@@ -76,6 +77,77 @@ def test_receptive_fields_are_those_of_the_gradient(shortcut: str, name: str, rn
     assert field_by_gradient(net, name, 64, 48) == expected
 
 
+@pytest.mark.parametrize(
+    ("layer", "field", "macs"),
+    [
+        (nn.ConvTranspose2d(3, 4, 3, padding=1), (3, 3), 48 * 3 * 9 * 4),
+        (nn.ConvTranspose2d(3, 4, (4, 5), stride=(2, 3)), (2, 2), 48 * 3 * 20 * 4),
+        (nn.Linear(3, 5), (1, 1), 48 * 15),
+        (nn.LayerNorm(3), (1, 1), 0),
+        (nn.LayerNorm((6, 8, 3)), None, 0),
+        (nn.GroupNorm(1, 3), None, 0),
+        (nn.AvgPool2d((3, 2), 2), (3, 2), 0),
+        (nn.AdaptiveAvgPool2d(1), None, 0),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_layers_alone(layer: nn.Module, field: Any, macs: int) -> None:
+    """On a map of 6x8 pixels; the field beside the gradient of one output pixel, where that is not the whole map."""
+    found = summarize(layer, (6, 8, 3)).layers[0]
+    assert (found.receptive_field, found.macs) == (field, macs)
+    if field is not None:
+        big = summarize(nn.Sequential(layer), (24, 20, 3)).layers[0]
+        reached = field_by_gradient(nn.Sequential(layer), "0", 24, 20)
+        assert big.receptive_field == field
+        assert all(a <= b for a, b in zip(reached, field, strict=True))
+
+
+def test_what_passes_a_field_on_and_what_does_not() -> None:
+    class Net(nn.Module):
+        def __init__(self, function: Any) -> None:
+            super().__init__()
+            self.conv, self.relu, self.function = nn.Conv2d(2, 2, 3), nn.ReLU(), function
+
+        def forward(self, x: Any) -> Any:
+            return self.relu(self.function(self.conv(x)))
+
+    def field(function: Any) -> Any:
+        return summarize(Net(function), (9, 9, 2)).layers[1].receptive_field
+
+    assert field(lambda x: x * 2 + x) == (3, 3)
+    assert field(lambda x: F.pad(x, (0, 0, 1, 1, 2, 2))) == (3, 3)
+    assert field(lambda x: x.permute(0, 3, 1, 2)) == (3, 3)
+    assert field(lambda x: F.max_pool2d(x[:, ::2, ::3], 2)) == (5, 6)
+    assert field(lambda x: x.flatten(1)) is None
+    assert field(lambda x: x.mean((1, 2), keepdim=True) + x) is None
+    attention = Net(lambda x: np.ones((7, 7), np.float32) @ x)
+    assert summarize(attention, (9, 9, 2)).layers[1].receptive_field is None
+    assert summarize(attention, (9, 9, 2)).macs == 49 * 2 * 18 + 7 * 7 * 7 * 2
+
+
+def test_several_outputs_and_a_cut_graph() -> None:
+    class Net(nn.Module):
+        def __init__(self, cut: bool) -> None:
+            super().__init__()
+            self.a, self.b, self.cut = nn.Conv2d(2, 3, 1), nn.Conv2d(3, 4, 1), cut
+
+        def forward(self, x: Any) -> Any:
+            y = self.a(x)
+            with no_grad() if self.cut else contextlib.nullcontext():
+                return y, self.b(y)
+
+    assert summarize(Net(False), (4, 4, 2)).macs == 16 * (6 + 12)
+    with pytest.raises(ArgumentError, match="what 'b' gives is cut off from the graph, by no_grad"):
+        summarize(Net(True), (4, 4, 2))
+
+
+def test_float64_takes_twice_the_bytes() -> None:
+    single, double = summarize(nn.Conv2d(2, 3, 1), (4, 4, 2)), summarize(nn.Conv2d(2, 3, 1).to("float64"), (4, 4, 2))
+    assert (single.dtype, single.parameter_bytes, single.activation_bytes) == ("float32", 36, 192)
+    assert (double.dtype, double.parameter_bytes, double.activation_bytes) == ("float64", 72, 384)
+    assert str(double).endswith("in float64")
+
+
 def test_work_outside_of_layers_counts() -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
@@ -126,7 +198,7 @@ def test_one_pixel_too_early_is_flagged() -> None:
     ]  # fmt: skip
     assert found.warnings == [
         "32x32 images are 1x1 before layer4.0.conv2: 3 of 17 convolutions larger than 1x1 see one pixel and padding. "
-        "Use larger images, or fewer strides (--stem cifar for small images)"
+        "Use larger images, or fewer strides"
     ]
     assert not summarize(models.build("resnet18"), (64, 64, 3)).warnings
 
@@ -170,6 +242,8 @@ def test_the_command_in_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert found["parameters"] == sum(p.numel() for p in net.parameters())
     assert found["layers"][-1]["output_shape"] == [4]
     assert found["layers"][0]["receptive_field"] == [3, 3]
+    assert found["layers"][0]["parameters"] == 9 * 16 + 16
+    assert found["warnings"] == []
 
 
 @pytest.mark.parametrize(
@@ -177,6 +251,7 @@ def test_the_command_in_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     [
         (["resnet18", "--input", "32x32"], "'32x32' is not HEIGHTxWIDTHxCHANNELS, such as 32x32x3"),
         (["resnet18", "--input", "0x32x3"], "0 is less than 1"),
+        (["resnet18", "--input", "axbxc"], "'axbxc' is not of three numbers, such as 32x32x3"),
         (["resnet18", "--stem", "mnist"], "invalid choice: 'mnist'"),
     ],
 )
@@ -186,3 +261,13 @@ def test_arguments_refused(
     with pytest.raises(SystemExit, match="2"):
         run(monkeypatch, "summary", *arguments)
     assert message in capsys.readouterr().err
+
+
+def test_commands_that_do_not_go_together(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ArgumentError, match="options are for one model: name it"):
+        run(monkeypatch, "summary", "--num-classes", "3")
+    with pytest.raises(SystemExit, match="2"):
+        run(monkeypatch, "--choices", "resnet18", "summary")
+    assert capsys.readouterr().err == "minires: error: --choices and summary are two commands (see --help)\n"
+    with pytest.raises(ArgumentError, match="an image of 1000000x1000000x3 needs too much memory"):
+        run(monkeypatch, "summary", "resnet20", "--input", "1000000x1000000x3")

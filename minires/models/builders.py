@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, MiniresError
 from ..nn import Module
 from .keras import KerasResNet34
 from .resnet import BasicBlock, Block, Bottleneck, PreActBasicBlock, PreActBottleneck, ResNet
 
-
-class Builder(Protocol):
-    """Makes a net of one kind. `settings` are in_channels, and ResNet's behind its `*`."""
-
-    def __call__(
-        self,
-        num_classes: int = ...,
-        stem: str = ...,
-        generator: np.random.Generator | None = None,
-        **settings: Any,
-    ) -> Module: ...
-
-
+Builder = Callable[..., Module]  # of num_classes, stem, generator, in_channels; those of ResNets of its other settings
 BUILDERS: dict[str, Builder] = {}
 
 
@@ -97,17 +85,27 @@ preact_resnet1001 = _cifar("preact_resnet1001", 111, PreActBottleneck, "B")
 
 
 def keras_resnet34(
-    num_classes: int = 1000, stem: str = "imagenet", generator: np.random.Generator | None = None, **settings: Any
+    num_classes: int = 1000,
+    stem: str = "imagenet",
+    generator: np.random.Generator | None = None,
+    *,
+    in_channels: int = 3,
+    softmax: bool = False,
 ) -> KerasResNet34:
-    """The Keras tutorial's ResNet-34 as published, faults and all. Settings are in_channels and softmax."""
-    return KerasResNet34(num_classes, stem, generator=generator, **settings)
+    """The Keras tutorial's ResNet-34 as published, faults and all."""
+    return KerasResNet34(num_classes, stem, in_channels, generator, softmax=softmax)
 
 
 def keras_resnet34_corrected(
-    num_classes: int = 1000, stem: str = "imagenet", generator: np.random.Generator | None = None, **settings: Any
+    num_classes: int = 1000,
+    stem: str = "imagenet",
+    generator: np.random.Generator | None = None,
+    *,
+    in_channels: int = 3,
+    softmax: bool = False,
 ) -> KerasResNet34:
-    """The Keras tutorial's ResNet-34 as it was meant. Settings are in_channels and softmax."""
-    return KerasResNet34(num_classes, stem, generator=generator, corrected=True, **settings)
+    """The Keras tutorial's ResNet-34 as it was meant."""
+    return KerasResNet34(num_classes, stem, in_channels, generator, corrected=True, softmax=softmax)
 
 
 BUILDERS |= {"keras_resnet34": keras_resnet34, "keras_resnet34_corrected": keras_resnet34_corrected}
@@ -123,5 +121,7 @@ def build(name: str, **settings: Any) -> Module:
         raise ArgumentError(f"unknown model {name!r}{hint}; there are {', '.join(BUILDERS)}")
     try:
         return BUILDERS[name](**settings)
+    except MiniresError:
+        raise
     except TypeError as error:
         raise ArgumentError(f"{name}: {error}") from error

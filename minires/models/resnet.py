@@ -28,7 +28,7 @@ class Design:
 
     `shortcut` is what passes a block where it changes the size or the number of channels (section 3.3):
       "A"        every stride-th pixel, and zeros for the channels that are new
-      "B"        a projection: a 1x1 convolution with batch norm
+      "B"        a projection: a 1x1 convolution with batch norm, in version 2 without
       "C"        as B, and so at every other block
       "maxpool"  as B, behind a 3x3 max pooling that does the stride
       None       nothing passes, at any block: a plain net
@@ -71,6 +71,10 @@ class ZeroPad(Module):
 
     def __init__(self, new: int, stride: int) -> None:
         super().__init__()
+        if new < 0:
+            raise ArgumentError(
+                f"ResNet: shortcut 'A' adds channels of zeros, and takes none away: there are {-new} less"
+            )
         self.new, self.stride = new, stride
 
     def forward(self, x: Tensor) -> Tensor:
@@ -85,6 +89,7 @@ class Block(Module):
     """A few convolutions, and a shortcut past them. Its output has channels * expansion channels."""
 
     expansion: ClassVar[int] = 1
+    last_norm: ClassVar[str] = "bn2"  # whose output is added to the shortcut
     downsample: Module | None  # assigned last, as in torchvision: the state dict has its order
 
     def __init__(self, design: Design) -> None:
@@ -115,15 +120,16 @@ class BasicBlock(Block):
 class Bottleneck(Block):
     """y = relu(F(x) + shortcut(x)), F a 3x3 convolution between two of 1x1, which reduce and restore (figure 5)."""
 
-    expansion = 4
+    expansion, last_norm = 4, "bn3"
 
     def __init__(self, in_channels: int, channels: int, stride: int, design: Design) -> None:
         super().__init__(design)
+        outputs = self.expansion * channels
         first, second = (stride, 1) if design.stride_in_1x1 else (1, stride)
         self.conv1, self.bn1 = design.conv(in_channels, channels, 1, first), design.norm(channels)
         self.conv2, self.bn2 = design.conv(channels, channels, 3, second), design.norm(channels)
-        self.conv3, self.bn3 = design.conv(channels, 4 * channels, 1), design.norm(4 * channels)
-        self.downsample = design.downsample(in_channels, 4 * channels, stride)
+        self.conv3, self.bn3 = design.conv(channels, outputs, 1), design.norm(outputs)
+        self.downsample = design.downsample(in_channels, outputs, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         y = conv_norm(self.conv1, self.bn1, x, relu=True)
@@ -170,11 +176,12 @@ class PreActBottleneck(PreActBlock):
 
     def __init__(self, in_channels: int, channels: int, stride: int, design: Design, activated: bool = False) -> None:
         super().__init__(in_channels, design, activated)
+        outputs = self.expansion * channels
         first, second = (stride, 1) if design.stride_in_1x1 else (1, stride)
         self.conv1, self.bn2 = design.conv(in_channels, channels, 1, first), design.norm(channels)
         self.conv2, self.bn3 = design.conv(channels, channels, 3, second), design.norm(channels)
-        self.conv3 = design.conv(channels, 4 * channels, 1)
-        self.downsample = design.downsample(in_channels, 4 * channels, stride, norm=False)
+        self.conv3 = design.conv(channels, outputs, 1)
+        self.downsample = design.downsample(in_channels, outputs, stride, norm=False)
 
     def forward(self, x: Tensor) -> Tensor:
         a, shortcut = self.activate(x)
@@ -210,6 +217,8 @@ class ResNet(Module):
         super().__init__()
         if stem not in STEMS:
             raise ArgumentError(f"ResNet: stem must be {_or(STEMS)}, not {stem!r}")
+        if not all(isinstance(blocks, (int, np.integer)) and blocks > 0 for blocks in layers):
+            raise ArgumentError(f"ResNet: every stage has at least one block, but layers={layers}")
         if not 1 <= len(layers) <= len(widths):
             raise ArgumentError(
                 f"ResNet: {len(layers)} stages in layers={layers}, but widths={widths} has {len(widths)}"
@@ -249,7 +258,7 @@ class ResNet(Module):
                 if module.bias is not None:
                     init.zeros_(module.bias)
             elif isinstance(module, Block) and zero_init_residual:
-                init.zeros_((module.bn2 if module.expansion == 1 else module.bn3).weight)
+                init.zeros_(getattr(module, module.last_norm).weight)
 
     def forward(self, x: Any) -> Tensor:
         y = conv_norm(self.conv1, self.bn1, x, relu=True)
