@@ -55,6 +55,8 @@ def _conv_transpose(g: Graph, f: conv.ConvTranspose2d, y: Tensor, x: Any, w: Any
     steps = zip(size, geometry.stride, extent, (top + bottom, left + right), f.output_size, strict=True)
     rest = [wanted - ((n - 1) * stride + high - pads) for n, stride, high, pads, wanted in steps]
     inputs = [g.images(x), g.ordered(g.value(w), OIHW_FROM_HWIO), *([] if b is None else [g.value(b).name])]
+    if any(n >= stride for n, stride in zip(rest, geometry.stride, strict=True)):
+        raise refused(g.layer, f"{f!r}: ONNX has output_padding less than the stride only")
     settings = _window(geometry, kernel) | {"dilations": geometry.dilation, "group": geometry.groups}
     return Value(g.node("ConvTranspose", *inputs, output_padding=rest, **settings), y.shape, IMAGES)
 
@@ -84,18 +86,27 @@ def _group_norm(g: Graph, f: norm.GroupNorm, y: Tensor, x: Any, gamma: Any, beta
     return Value(g.ordered(Value(name, y.shape, plain(y.ndim)), value.order), y.shape, value.order)
 
 
+def _padded(g: Graph, name: str, padding: tuple[int, ...], *value: str) -> str:
+    top, bottom, left, right = padding
+    return g.node("Pad", name, g.ints(0, 0, top, left, 0, 0, bottom, right), *value)
+
+
 @converts(pool.MaxPool2d)
 def _max_pool(g: Graph, f: pool.MaxPool2d, y: Tensor, x: Any) -> Value:
-    settings = _window(f.geometry, f.kernel_size) | {"dilations": f.geometry.dilation}
-    return Value(g.node("MaxPool", g.images(x), **settings), y.shape, IMAGES)
+    name, geometry, (height, width) = g.images(x), f.geometry, f.kernel_size
+    if any(p >= n for p, n in zip(geometry.padding, (height, height, width, width), strict=True)):
+        lowest = g.constant(np.asarray(-np.inf, y.dtype))  # onnxruntime has less padding than kernel, also if dilated
+        name = _padded(g, name, geometry.padding, lowest)
+        geometry = replace(geometry, padding=(0, 0, 0, 0))
+    settings = _window(geometry, f.kernel_size) | {"dilations": geometry.dilation}
+    return Value(g.node("MaxPool", name, **settings), y.shape, IMAGES)
 
 
 @converts(pool.AvgPool2d)
 def _avg_pool(g: Graph, f: pool.AvgPool2d, y: Tensor, x: Any) -> Value:
     name, geometry, counted = g.images(x), f.geometry, f.counted
     if any(counted) and counted != geometry.padding:  # ceil_mode: zeros that count, and beyond them places that do not
-        top, bottom, left, right = counted
-        name = g.node("Pad", name, g.ints(0, 0, top, left, 0, 0, bottom, right))
+        name = _padded(g, name, counted)
         rest: Any = tuple(p - c for p, c in zip(geometry.padding, counted, strict=True))
         geometry, counted = replace(geometry, padding=rest), (0, 0, 0, 0)
     settings = _window(geometry, f.kernel_size) | {"count_include_pad": int(any(counted))}

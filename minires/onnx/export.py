@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,16 @@ def export(
     shape = integers("onnx.export", (image_shape,))
     if len(shape) != 3 or min(shape) < 1:
         raise ArgumentError(f"onnx.export: image_shape must be (H, W, C), not {image_shape!r}")
-    content = _to_model(onnx, model, shape, dict(metadata or {})).SerializeToString()
+    words = {} if metadata is None else metadata
+    if not isinstance(words, Mapping) or not all(isinstance(word, str) for pair in words.items() for word in pair):
+        raise ArgumentError(f"onnx.export: metadata must map words to words, not {metadata!r}")
+    try:
+        inspect.signature(model.forward).bind(None)
+    except TypeError as error:
+        raise ArgumentError(
+            f"onnx.export: {type(model).__name__}.forward must take the images alone: {error}"
+        ) from None
+    content = _to_model(onnx, model, shape, dict(words)).SerializeToString()
     write_whole(Path(path), content)
 
 
@@ -55,6 +65,8 @@ def import_onnx() -> Any:
 
 def _to_model(onnx: Any, model: Module, shape: tuple[int, ...], metadata: dict[str, str]) -> Any:
     state = dict([*model.named_parameters(), *model.named_buffers()])
+    if taken := sorted(state.keys() & {"images", "logits"}):
+        raise ArgumentError(f"onnx.export: {taken[0]!r} is the file's input or output: give the parameter another name")
     total = sum(t.numel() * t.dtype.itemsize for t in state.values())
     if total > LARGEST:
         raise ArgumentError(
@@ -91,14 +103,10 @@ def _to_model(onnx: Any, model: Module, shape: tuple[int, ...], metadata: dict[s
     return proto
 
 
-class _Traced(Graph):
-    output_shape: list[Any]
-
-
-def _to_graph(model: Module, images: Tensor, state: Mapping[str, Tensor]) -> _Traced:
+def _to_graph(model: Module, images: Tensor, state: Mapping[str, Tensor]) -> Graph:
     """The graph of one run. The output's last node is made to write "logits"."""
     calls, output = trace(model, images, _check_known)
-    graph = _Traced(state)
+    graph = Graph(state)
     graph.define(images, "images", IMAGES)
     for call in calls:
         graph.layer = call.layer
@@ -133,7 +141,7 @@ def _check_known(function: Function, layer: str) -> None:
         raise refused(layer, f"{function!r} cannot be exported; ops that can: {known}")
 
 
-def _check_alike(graph: _Traced, other: _Traced) -> None:
+def _check_alike(graph: Graph, other: Graph) -> None:
     """Two runs on different batches made the same graph: nothing in it is this batch's size, or made of its pixels."""
     for a, b in zip(graph.nodes, other.nodes, strict=False):
         if a != b:
@@ -144,7 +152,8 @@ def _check_alike(graph: _Traced, other: _Traced) -> None:
         a = graph.nodes[-1]
     raise ArgumentError(
         f"onnx.export: {a.name} differs for batches of {BATCHES[0]} and {BATCHES[1]}: the model uses the batch's size, "
-        "or values that no op made (of .data, of a comparison); use -1 for the batch in reshape, and ops of minires"
+        "or values that no op made (of .data, of a comparison, of a layer under no_grad); "
+        "use -1 for the batch in reshape, ops of minires, and no no_grad in forward"
     )
 
 

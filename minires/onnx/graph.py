@@ -44,6 +44,7 @@ class Graph:
     def __init__(self, state: Mapping[str, Tensor]) -> None:
         self.nodes: list[Any] = []
         self.weights: dict[str, np.ndarray] = {}
+        self.output_shape: list[Any] = []
         self.layer = ""
         self._state = {id(t.data): (name, t) for name, t in reversed(list(state.items()))}  # the first name of several
         self._values: dict[int, Value] = {}  # by the array, which outlives the graph in the trace

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any
@@ -21,7 +20,6 @@ ROLES = {
     "BatchNormalization": ("weight", "bias", "running_mean", "running_var"),
     "Dropout": (),
 }  # which attribute of the layer each input after the first becomes
-_FIRST_WEIGHTS = 0  # of the generator whose draws the file's weights replace
 
 
 def of_images_only(array: Any) -> tuple[int, int, int, int]:
@@ -36,11 +34,9 @@ def _conv(
 ) -> Module:  # fmt: skip
     outputs, inputs, *size = of_images_only(weight)
     _check_kernel(kernel_shape, size)
-    padding = padding_of(auto_pad, pads)
-    steps = tuple(strides or (1, 1)), padding, tuple(dilations or (1, 1))
-    rng = np.random.default_rng(_FIRST_WEIGHTS)
-    layer = Conv2d(inputs * group, outputs, (size[0], size[1]), *steps, group, bias is not None, generator=rng)
-    return _with_weights(layer, weight, bias)
+    steps = tuple(strides or (1, 1)), padding_of(auto_pad, pads), tuple(dilations or (1, 1))
+    layer = Conv2d(1, 1, 1, *steps, generator=np.random.default_rng(0))
+    return _with_weights(layer, weight, bias, inputs * group, outputs, group)
 
 
 def _conv_transpose(
@@ -49,15 +45,14 @@ def _conv_transpose(
 ) -> Module:  # fmt: skip
     inputs, outputs, *size = of_images_only(weight)
     _check_kernel(kernel_shape, size)
-    (top, bottom), (left, right) = padding_of(auto_pad, pads) if auto_pad == "NOTSET" else ((0, 1), (0, 1))
+    if auto_pad not in ("NOTSET", "VALID"):
+        raise ArgumentError(f"transposed convolution with auto_pad={auto_pad!r}")
+    (top, bottom), (left, right) = padding_of("NOTSET", pads if auto_pad == "NOTSET" else None)
     if (top, left) != (bottom, right):
         raise ArgumentError("transposed convolution only with pads that are equal on both sides")
-    steps = tuple(strides or (1, 1)), (top, left), tuple(output_padding or (0, 0)), group, bias is not None
-    rng = np.random.default_rng(_FIRST_WEIGHTS)
-    layer = ConvTranspose2d(
-        inputs, outputs * group, (size[0], size[1]), *steps, tuple(dilations or (1, 1)), generator=rng
-    )
-    return _with_weights(layer, weight, bias)
+    steps = tuple(strides or (1, 1)), (top, left), tuple(output_padding or (0, 0))
+    layer = ConvTranspose2d(1, 1, 1, *steps, dilation=tuple(dilations or (1, 1)), generator=np.random.default_rng(0))
+    return _with_weights(layer, weight, bias, inputs, outputs * group, group)
 
 
 def _check_kernel(kernel_shape: Any, size: Sequence[int]) -> None:
@@ -65,9 +60,14 @@ def _check_kernel(kernel_shape: Any, size: Sequence[int]) -> None:
         raise ArgumentError(f"kernel_shape {list(kernel_shape)}, but weights of {list(size)}")
 
 
-def _with_weights(layer: Any, weight: Any, bias: Any) -> Module:
-    if bias is not None and bias.shape != (layer.out_channels,):
-        raise ArgumentError(f"a bias of shape {bias.shape} for {layer.out_channels} channels")
+def _with_weights(layer: Any, weight: Any, bias: Any, inputs: int, outputs: int, groups: int) -> Module:
+    """A layer that was made for one channel, so that no weights are drawn to be thrown away, with those of the file."""
+    if groups < 1 or min(weight.shape) < 1 or inputs % groups or outputs % groups:
+        raise ArgumentError(f"weights of shape {weight.shape} for {groups} groups")
+    if bias is not None and bias.shape != (outputs,):
+        raise ArgumentError(f"a bias of shape {bias.shape} for {outputs} channels")
+    layer.in_channels, layer.out_channels, layer.groups = inputs, outputs, groups
+    layer.kernel_size = weight.shape[2:]
     layer.weight = Parameter(np.ascontiguousarray(weight.transpose(HWIO_FROM_OIHW)), layout="HWIO")
     layer.bias = None if bias is None else Parameter(bias.copy())
     return layer
@@ -76,12 +76,13 @@ def _with_weights(layer: Any, weight: Any, bias: Any) -> Module:
 def _gemm(
     weight: Any, bias: Any = None, *, alpha: float = 1.0, beta: float = 1.0, transA: int = 0, transB: int = 0
 ) -> Module:
-    if weight.ndim != 2:
-        raise ArgumentError(f"weights of {weight.ndim} axes, not 2")
+    if weight.ndim != 2 or min(weight.shape) < 1:
+        raise ArgumentError(f"weights of shape {weight.shape}")
     weight = weight if transB else weight.T
     outputs, inputs = weight.shape
-    layer = Linear(inputs, outputs, bias is not None, generator=np.random.default_rng(_FIRST_WEIGHTS))
-    layer.weight = Parameter(np.ascontiguousarray(weight * weight.dtype.type(alpha)))
+    layer = Linear(1, 1, bias is not None, generator=np.random.default_rng(0))
+    layer.in_features, layer.out_features = inputs, outputs
+    layer.weight = Parameter(np.multiply(weight, weight.dtype.type(alpha), order="C"))
     if bias is not None:
         if bias.size not in (1, outputs) or bias.shape not in ((), (1,), (outputs,), (1, 1), (1, outputs)):
             raise ArgumentError(f"a bias of shape {bias.shape} for {outputs} outputs")
@@ -142,7 +143,8 @@ def path_of(node: Any, weight: str) -> str:
 def place(root: Module, path: str, entry: Module | Parameter, fallback: str) -> None:
     """Put a layer or a parameter at a dotted name; where that is no name, or taken, at `fallback` or one like it."""
     *parents, name = path.split(".")
-    if len(parents) < 30 and all(re.fullmatch(r"[A-Za-z0-9]\w{0,99}", part, re.ASCII) for part in (*parents, name)):
+    usual = all(0 < len(part) <= 100 and not part.startswith("_") for part in (*parents, name))
+    if usual and len(parents) < 30 and path.isprintable():
         module: Any = root
         for part in parents:
             if not isinstance(getattr(module, part, None), Module):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import CheckpointError, MiniresError
+from ..errors import ArgumentError, CheckpointError, DTypeError, MiniresError, ShapeError
 from ..nn import BatchNorm2d, Dropout, Module, Parameter
 from ..ops.checks import as_tensor
 from ..tensor import Tensor
@@ -21,6 +21,7 @@ from .operators import OPERATORS, STORED, Operator, Value, of_plain
 
 OPSETS = range(13, 27)
 MOST_NODES = 100_000
+MOST_NAMED = 20  # problems in one message
 ADMITTED = {
     "auto_pad": ("NOTSET", "SAME_UPPER", "VALID"), "storage_order": (0,), "mode": ("constant", "edge", "reflect"),
     "transA": (0,), "noop_with_empty_axes": (0,), "approximate": ("none", "tanh"),
@@ -48,6 +49,8 @@ class Node:
         except MiniresError as error:
             error.add_note(f"in node {self.name!r} ({self.op}) of the ONNX file")
             raise
+        except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:  # settings without sense
+            raise ArgumentError(f"node {self.name!r} ({self.op}) of the ONNX file: {error}") from error
 
 
 class OnnxModel(Module):
@@ -63,11 +66,24 @@ class OnnxModel(Module):
         self._constants: dict[str, np.ndarray] = {}
         self._weights: dict[str, Parameter] = {}  # those of no layer, by their names in the file
         self._input = self._output = ""
+        self._sizes: tuple[int | None, ...] = ()  # of the input, as it is here; None is any
         self.metadata: dict[str, str] = {}
 
     def forward(self, x: Any) -> Tensor:
-        """(N, H, W, C), or (N, features) for a file that takes no images, to the file's output."""
+        """(N, H, W, C), or (N, features) for a file that takes no images, to the file's output.
+
+        Raises ShapeError for sizes that the file does not take, DTypeError for what is not floating.
+        """
         x = as_tensor(x)
+        if x.dtype.kind != "f":
+            raise DTypeError(f"the ONNX file's input is floating, not {x.dtype}: pass x.to('float32')")
+        if len(self._sizes) != x.ndim or any(n not in (None, m) for n, m in zip(self._sizes, x.shape, strict=True)):
+            axes = "images (N, H, W, C) =" if len(self._sizes) == 4 else "an input of"
+            sizes = ", ".join("any" if n is None else str(n) for n in self._sizes)
+            raise ShapeError(
+                f"the ONNX file takes {axes} ({sizes}), not {x.shape}; "
+                "it fixes these sizes: PyTorch's exporter leaves open those in dynamic_axes"
+            )
         values = {name: of_plain(weight) for name, weight in self._weights.items()}
         for name, array in self._constants.items():
             typed = array.astype(x.dtype, copy=False) if array.dtype.kind == "f" else array
@@ -124,10 +140,18 @@ def _check(onnx: Any, proto: Any) -> None:
                 f"{tensor.name!r} lies in another file, and none but this is opened; "
                 "write it as one: onnx.save(onnx.load(path), path)"
             )
-    problems = {problem: None for node in graph.node for problem in _problems(onnx, node)}
+    problems: dict[str, list[str]] = {}
+    for node in graph.node:
+        for problem in _problems(onnx, node):
+            problems.setdefault(problem, []).append(repr(node.name) if node.name else f"of {node.output[:2]}")
     if problems:
+        what = "; ".join(
+            f"{problem[:200]} ({f'{len(nodes)} nodes, the first' if len(nodes) > 1 else 'node'} {nodes[0][:200]})"
+            for problem, nodes in list(problems.items())[:MOST_NAMED]
+        )
+        more = f" and {len(problems) - MOST_NAMED} more" if len(problems) > MOST_NAMED else ""
         raise CheckpointError(
-            f"not supported: {'; '.join(problems)}. Supported operators: {', '.join(sorted([*OPERATORS, *LAYERS]))}"
+            f"not supported: {what}{more}. Supported operators: {', '.join(sorted([*OPERATORS, *LAYERS]))}"
         )
     if proto.functions or graph.sparse_initializer:
         raise CheckpointError("functions and sparse weights are not supported")
@@ -139,23 +163,22 @@ def _check(onnx: Any, proto: Any) -> None:
 
 def _problems(onnx: Any, node: Any) -> list[str]:
     """What of a node has no counterpart here."""
-    where = f"node {node.name!r}" if node.name else f"the node of {list(node.output)}"
     if node.op_type == "Constant" and not node.domain:
-        return [] if [a.name for a in node.attribute] == ["value"] else [f"Constant other than of a tensor ({where})"]
+        return [] if [a.name for a in node.attribute] == ["value"] else ["Constant other than of a tensor"]
     if node.domain not in ("", "ai.onnx") or node.op_type not in {**OPERATORS, **LAYERS}:
-        return [f"operator {f'{node.domain}.' if node.domain else ''}{node.op_type} ({where})"]
+        return [f"operator {f'{node.domain}.' if node.domain else ''}{node.op_type}"]
     known = _settings_of(node.op_type)
     problems = []
     for attribute in node.attribute:
         if attribute.name not in known:
-            problems.append(f"{node.op_type} with {attribute.name} ({where})")
+            problems.append(f"{node.op_type} with {attribute.name}")
             continue
         value = _attribute(onnx, attribute)
         admitted = ADMITTED.get(attribute.name)
         if (admitted and value not in admitted) or (
             attribute.name in LENGTHS and (not isinstance(value, list) or len(value) != LENGTHS[attribute.name])
         ):
-            problems.append(f"{node.op_type} with {attribute.name}={value!r} ({where})")
+            problems.append(f"{node.op_type} with {attribute.name}={value!r}")
     return problems
 
 
@@ -191,6 +214,9 @@ class _Reader:
         if len(inputs) != 1 or len(outputs) != 1:
             raise CheckpointError(f"it has the inputs {inputs} and the outputs {outputs}; one of each is supported")
         self.model._input, self.model._output = inputs[0], outputs[0]
+        kind = next(value.type.tensor_type for value in graph.input if value.name == inputs[0])
+        sizes = tuple(dim.dim_value if dim.dim_value > 0 else None for dim in kind.shape.dim)
+        self.model._sizes = tuple(sizes[axis] for axis in STORED) if len(sizes) == 4 else sizes
         self.uses = Counter([name for node in graph.node for name in node.input if name] + outputs)
         for node in graph.node:
             self._read(node)
@@ -249,13 +275,15 @@ class _Reader:
         for place_, constant in known.constants.items():
             if place_ < len(inputs) and inputs[place_]:
                 settings[constant] = self._constant(inputs[place_])
+                if constant not in ("min", "max", "value") and settings[constant].dtype.kind != "i":
+                    raise CheckpointError(f"{constant} {inputs[place_]!r} must be integers")
         inputs = [given for i, given in enumerate(inputs) if i not in known.constants]
         return Node(name, node.op_type, inputs, node.output[0], settings)
 
     def _layer(self, node: Any, name: str, settings: dict[str, Any]) -> Node:
         x, *names = node.input
         node_ = Node(name, node.op_type, [x], node.output[0], {})
-        key = node.op_type, tuple(names), repr(sorted(settings.items()))
+        key = node.op_type, tuple(names), repr(sorted(settings.items())), len(node.output)
         if key in self.shared:
             node_.layer = self.shared[key]
             return node_
@@ -283,7 +311,7 @@ class _Reader:
             raise CheckpointError("its layers have many times the weights that the file has")
 
     def _finish(self) -> None:
-        """Weights of no layer become parameters; what a value is not needed after; the mode."""
+        """Weights of no layer become parameters; what a value is not needed after; the mode of what has none yet."""
         model = self.model
         read = [name for node in model._nodes for name in node.inputs]
         for name in dict.fromkeys([*read, model._output]):
@@ -298,5 +326,8 @@ class _Reader:
         for node in reversed(model._nodes):
             node.last = [name for name in {*node.inputs, node.output} if name not in seen]
             seen.update(node.inputs)
-        training = any(m.training for m in model.modules() if isinstance(m, BatchNorm2d | Dropout))
-        model.train(training)
+        with_modes = BatchNorm2d, Dropout  # each has its own: a frozen batch norm stays one
+        training = any(m.training for m in model.modules() if isinstance(m, with_modes))
+        for module in model.modules():
+            if not isinstance(module, with_modes):
+                module.training = training

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -44,7 +45,7 @@ class Value(NamedTuple):
     def images(self) -> Any:
         """The tensor as images (N, H, W, C)."""
         if len(self.order) != 4:
-            raise ShapeError(f"images (N, C, H, W) expected, not a tensor of shape {self.tensor.shape}")
+            raise ShapeError(f"images (N, H, W, C) expected, not a tensor of shape {self.tensor.shape}")
         return self.ordered(STORED)
 
 
@@ -99,10 +100,10 @@ def _together(*values: Value) -> tuple[list[Any], tuple[int, ...]]:
 
 def _elementwise(name: str, op: Callable[..., Any]) -> None:
     def run(*values: Value) -> Value:
-        (first, *others), order = _together(*values)
-        for other in others or [()]:
-            first = op(first, other) if others else op(first)
-        return Value(first, order)
+        tensors, order = _together(*values)
+        if len(values) == 1:
+            return Value(tensors[0] if name in ("Max", "Min") else op(*tensors), order)
+        return Value(functools.reduce(op, tensors), order)
 
     operator(name)(run)
 
@@ -207,7 +208,7 @@ def _global_max_pool(x: Value) -> Value:
 
 def _reduction(name: str, op: Callable[..., Any]) -> None:
     def run(x: Value, *, axes: Any = None, keepdims: int = 1, noop_with_empty_axes: int = 0) -> Value:
-        named = range(len(x.order)) if axes is None or not len(axes) else [int(axis) for axis in axes]
+        named = range(len(x.order)) if axes is None else [int(axis) for axis in axes]
         own = tuple(sorted(x.axis(axis) for axis in named))
         rest = [axis for i, axis in enumerate(x.order) if i not in own]
         if not keepdims and rest != sorted(rest):
@@ -260,6 +261,8 @@ def _reshape(x: Value, *, shape: Any, allowzero: int = 0) -> Value:
 @operator("Flatten")
 def _flatten(x: Value, *, axis: int = 1) -> Value:
     shape = _shape(x)
+    if not -len(shape) <= axis <= len(shape):
+        raise ShapeError(f"axis {axis} of a tensor with {len(shape)}")
     first = shape[: axis if axis >= 0 else axis + len(shape)]
     return of_plain(ops.reshape(_flat(x), int(np.prod(first)), -1))
 
@@ -272,7 +275,9 @@ def _squeeze(x: Value, *, axes: Any = None) -> Value:
 @operator("Unsqueeze", axes=1)
 def _unsqueeze(x: Value, *, axes: Any) -> Value:
     ndim = len(x.order) + len(axes)
-    new = {int(axis) % ndim for axis in axes}
+    new = {range(ndim)[int(axis)] for axis in axes}
+    if len(new) != len(axes):
+        raise ShapeError(f"axes {[*map(int, axes)]}, of which two are the same")
     sizes = iter(_shape(x))
     return of_plain(ops.reshape(_flat(x), [1 if axis in new else next(sizes) for axis in range(ndim)]))
 
@@ -287,6 +292,8 @@ def _expand(x: Value, *, shape: Any) -> Value:
 def _transpose(x: Value, *, perm: Any = None) -> Value:
     """Nothing is moved: the axes get other numbers. (N, C, H, W) to (N, H, W, C) is what the tensor is."""
     perm = list(perm if perm is not None else range(len(x.order))[::-1])
+    if sorted(perm) != list(plain(len(x.order))):
+        raise ShapeError(f"perm {perm} is no order of {len(x.order)} axes")
     return Value(x.tensor, tuple(perm.index(axis) for axis in x.order))
 
 
@@ -299,7 +306,7 @@ def _concat(*values: Value, axis: int) -> Value:
 @operator("Pad", pads=1, value=2, axes=3)
 def _pad(x: Value, *, pads: Any, value: Any = None, axes: Any = None, mode: str = "constant") -> Value:
     ndim = len(x.order)
-    named = list(range(ndim)) if axes is None else [int(axis) % ndim for axis in axes]
+    named = list(range(ndim)) if axes is None else [range(ndim)[int(axis)] for axis in axes]
     around = dict(zip(named, zip(pads[: len(named)], pads[len(named) :], strict=True), strict=True))
     amounts = [int(n) for axis in reversed(x.order) for n in around.get(axis, (0, 0))]
     kind = {"constant": "constant", "reflect": "reflect", "edge": "replicate"}[mode]

@@ -25,17 +25,22 @@ class Call(NamedTuple):
 def trace(model: Module, images: Tensor, check: Callable[[Function, str], None]) -> tuple[list[Call], Any]:
     """Every Function that `model` calls in evaluation, in order, and what it returns. The model stays as it is.
 
+    Writing in place is refused, since nothing of it would be noted: into the images, a result, a parameter or a buffer,
+    whose values are put back.
+
     `check` sees each Function and the name of its layer before its result is used. Gradients are recorded meanwhile:
     only then are convolution and batch norm two Functions, with the weights that the model has.
     """
     calls: list[Call] = []
     layers = [""]
-    written: list[tuple[Tensor, int]] = []  # results, and how often each had been written when it was made
+    state = [*model.named_parameters(), *model.named_buffers()]
+    seen = [("its input", images), *((repr(name), t) for name, t in state)]
+    written = [(what, t, t.version.count) for what, t in seen]  # and how often each had been written before
 
     def note(function: Function, inputs: tuple[Any, ...], outputs: list[Tensor]) -> None:
         check(function, layers[-1])
         calls.append(Call(function, layers[-1], inputs, tuple(outputs)))
-        written.extend((t, t.version.count) for t in outputs)
+        written.extend(("a result", t, t.version.count) for t in outputs)
 
     def leave(*_: Any) -> None:
         layers.pop()
@@ -45,11 +50,13 @@ def trace(model: Module, images: Tensor, check: Callable[[Function, str], None])
             stack.enter_context(module.register_forward_pre_hook(lambda *_, name=name: layers.append(name)))
             stack.enter_context(module.register_forward_hook(leave))
         stack.enter_context(_evaluating(model))
+        stack.enter_context(_restoring([t for _, t in state]))
         stack.enter_context(enable_grad())
         stack.callback(tracer.reset, tracer.set(note))
         output = model(images)
-    if any(t.version.count != count for t, count in written):
-        raise ArgumentError("onnx.export: the model writes into a result in place; write `x = x + y`, not `x += y`")
+    for what, t, count in written:
+        if t.version.count != count:
+            raise ArgumentError(f"onnx.export: the model writes into {what} in place; write `x = x + y`, not `x += y`")
     return calls, output
 
 
@@ -63,3 +70,16 @@ def _evaluating(model: Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def _restoring(tensors: list[Tensor]) -> Iterator[None]:
+    """Put back the values of those that are written within a block."""
+    before = [(t, t.version.count, t.data, t.data.copy()) for t in tensors]
+    try:
+        yield
+    finally:
+        for t, count, array, values in before:
+            if t.version.count != count:
+                array[...] = values
+                t.data = array  # itself, or what was assigned: a write of its own, for those who keep what they made

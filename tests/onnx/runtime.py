@@ -57,3 +57,31 @@ def exported(model: nn.Module, images: np.ndarray, path: Path, exact: bool = Tru
     assert error(here(again, images), here(model, images)) <= TOLERANCE
     assert set(again.state_dict()) <= set(model.state_dict())
     return onnx.load(path)
+
+
+def file(
+    nodes: list[Any],
+    weights: dict[str, np.ndarray] | None = None,
+    shape: Any = ("N", 3, 8, 6),
+    opset: int = 17,
+    inferred: bool = True,
+) -> Any:
+    """An ONNX model of some nodes, from "x" to "y"."""
+    value = onnx.helper.make_tensor_value_info
+    arrays = [onnx.numpy_helper.from_array(array, name) for name, array in (weights or {}).items()]
+    graph = onnx.helper.make_graph(
+        nodes, "test", [value("x", onnx.TensorProto.FLOAT, shape)], [value("y", onnx.TensorProto.FLOAT, None)], arrays
+    )
+    made = onnx.helper.make_model(
+        graph,
+        opset_imports=[onnx.helper.make_opsetid("", opset), onnx.helper.make_opsetid("com.acme", 1)],
+        ir_version=8,
+    )
+    if inferred:
+        made = onnx.shape_inference.infer_shapes(made)
+    made.graph.output[0].type.tensor_type.shape.SetInParent()  # onnx.checker wants one, also where none was inferred
+    return made
+
+
+def conv(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    return rng.standard_normal(shape).astype(np.float32)

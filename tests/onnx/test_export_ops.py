@@ -78,6 +78,7 @@ CASES: dict[str, Callable[[Any], Any]] = {
     "max_pool same": lambda x: F.max_pool2d(x - 5, (2, 3), (2, 1), "same"),
     "max_pool ceil": lambda x: F.max_pool2d(x - 5, 3, 3, ceil_mode=True),
     "max_pool dilated": lambda x: F.max_pool2d(x, 2, 1, dilation=2),
+    "max_pool padded far": lambda x: F.max_pool2d(x - 5, (2, 3), 1, "same", dilation=(4, 1)),
     "avg_pool": lambda x: F.avg_pool2d(x, 3, 2, 1),
     "avg_pool not counted": lambda x: F.avg_pool2d(x, 3, 2, 1, count_include_pad=False),
     "avg_pool same": lambda x: F.avg_pool2d(x, 2, 2, "same"),

@@ -106,6 +106,8 @@ def test_sizes_that_are_not_the_datas(dims: list[int], model: Any, tmp_path: Pat
         ("kernel_shape", [2, 2], r"kernel_shape \[2, 2\], but weights of \[3, 3\]"),
         ("strides", [0, 1], "stride must be"),
         ("group", 3, "Conv"),
+        ("group", 0, "Conv.*for 0 groups"),
+        ("group", -1, "Conv.*for -1 groups"),
         ("group", -(2**40), "Conv"),
         ("pads", [-1, 0, 0, 0], "padding must be"),
         ("dilations", "what", "dilations"),
@@ -148,7 +150,15 @@ def test_a_list_of_sizes_that_doubles(tmp_path: Path) -> None:
 
 def test_names_that_are_no_names(model: Any, tmp_path: Path) -> None:
     """They would be attributes of the model's own, or paths without end: the layers get others."""
-    for name in ("forward.weight", "_nodes.weight", "__class__.weight", ".weight", "a." * 5000 + "weight", "é.weight"):
+    for name in (
+        "forward.weight",
+        "_nodes.weight",
+        "_new.weight",
+        "__class__.weight",
+        ".weight",
+        "a." * 5000 + "weight",
+        "é.weight",
+    ):
         text = model.SerializeToString()
         other = onnx.ModelProto.FromString(text)
         for tensor in other.graph.initializer:
@@ -158,4 +168,5 @@ def test_names_that_are_no_names(model: Any, tmp_path: Path) -> None:
         (tmp_path / "net.onnx").write_bytes(other.SerializeToString())
         loaded = minires.onnx.load(tmp_path / "net.onnx")
         assert len(list(loaded.parameters())) == 6
+        assert not any(parameter.startswith("_") for parameter, _ in loaded.named_parameters())
         assert loaded(np.zeros((1, 5, 5, 3), np.float32)).shape == (1, 2)
