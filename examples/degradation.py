@@ -44,7 +44,8 @@ def options() -> argparse.ArgumentParser:
     add("--nets", nargs="+", choices=names, default=NETS, metavar="NET", help=f"of {', '.join(names)}")
     budget = parser.add_mutually_exclusive_group()
     add_budget = budget.add_argument
-    add_budget("--minutes", type=float, default=10.0, help="how long all of it may take (default %(default)g)")
+    minutes = "how long all of it may take, which sets the number of steps (default %(default)g)"
+    add_budget("--minutes", type=training.positive_number, default=10.0, help=minutes)
     add_budget("--steps", type=training.positive, help="this many steps of each net instead, however long they take")
     full = f"the paper's: {', '.join(f'--{name} {value}' for name, value in FULL.items()).replace('_', '-')}"
     add_budget("--full", action="store_true", help=full)
@@ -55,11 +56,12 @@ def options() -> argparse.ArgumentParser:
     )
     add("--device", default="cpu", help="cpu, cuda, cuda:1 or auto (default %(default)s)")
     add("-j", "--workers", type=training.natural, default=1, help="threads that prepare batches (default %(default)s)")
-    add("-b", "--batch-size", type=training.positive, default=32, help="default %(default)s")
+    add("-b", "--batch-size", type=training.positive, default=32, help="images in a step (default %(default)s)")
     rate = "the first learning rate (default %(default)s: a quarter of the paper's, as the batch is)"
     add("--lr", type=float, default=0.025, help=rate)
-    add("--momentum", type=float, default=0.9, help="default %(default)s")
-    add("--wd", "--weight-decay", dest="weight_decay", type=float, default=1e-4, help="default %(default)s")
+    add("--momentum", type=float, default=0.9, help="of SGD (default %(default)s)")
+    decay = "of all weights (default %(default)s)"
+    add("--wd", "--weight-decay", dest="weight_decay", type=float, default=1e-4, help=decay)
     add("--seed", type=training.natural, default=0, help="of weights, order, crops and flips (default %(default)s)")
     add("--points", type=training.positive, default=8, help="how often a net is tested and saved (default %(default)s)")
     add("--limit-train", type=training.positive, metavar="N", help="train on the first N images only")
@@ -86,6 +88,8 @@ def parse_args() -> tuple[argparse.Namespace, dict | None]:
         parser.set_defaults(**config["experiment"])
     args = parser.parse_args()
     args.nets = list(dict.fromkeys(args.nets))
+    if config is None and args.steps is not None:
+        args.minutes = None  # they set nothing
     if config is not None:
         changed = [name for name, value in config["experiment"].items() if getattr(args, name) != value]
         if args.full and not config["full"]:
@@ -135,7 +139,8 @@ def main() -> None:
     print(environment.header(*parts))
     layers: dict = {}
     if config is None:
-        folder = training.new_run_folder("degradation", args.output_dir)
+        if args.output_dir:
+            training.unused(args.output_dir)
         for net in args.nets:
             layers[net] = {
                 "no batch norm": measured(build(net, args, place, batch_norm=False), probe, place),
@@ -143,6 +148,7 @@ def main() -> None:
             }
         if args.steps is None:
             args.steps = affordable(begin, args, train_loader, test_loader, place)
+        folder = training.new_run_folder("degradation", args.output_dir)
         write_json(folder / "layers.json", layers)
         experiment = {name: getattr(args, name) for name in EXPERIMENT}
         write_json(folder / "config.json", {"experiment": experiment, "full": args.full, "data": identity})
@@ -314,10 +320,11 @@ def draw(records: list[dict], layers: dict, folder: Path, about: str) -> None:
 
     # With batch norm all responses are 1 before training: its weights are.
     after = case("after", "responses")
+    by_size = {net: sorted((v for v in values if v is not None), reverse=True) for net, values in after.items()}
     responses = {
         "no batch norm, before training": case("no batch norm", "responses"),
         "batch norm, after training": after,
-        "batch norm, after training, by size": {net: sorted(values, reverse=True) for net, values in after.items()},
+        "batch norm, after training, by size": by_size,
     }
     gradients = {
         "no batch norm, before training": case("no batch norm", "gradients"),

@@ -12,12 +12,14 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 from minires import Tensor, checkpoint, data, device, environment, kernels, models, recipes, training, weights
 from minires.errors import ArgumentError, CheckpointError
 from minires.nn import Module
 
 DATASETS = {"cifar10": data.CIFAR10, "cifar100": data.CIFAR100}
+OF_A_NET = ["shortcut", "stem", "num_classes"]
 
 
 def arguments() -> argparse.Namespace:
@@ -26,10 +28,10 @@ def arguments() -> argparse.Namespace:
     add("weights", help="a checkpoint of train_cifar10.py, or with --arch weights from elsewhere")
     add("-a", "--arch", help=f"the net of weights from elsewhere: {', '.join(models.BUILDERS)}")
     add("--shortcut", choices=models.SHORTCUTS, help="its shortcuts where the size changes (default: the net's)")
-    add("--stem", choices=["cifar", "imagenet"], default="cifar", help="its first layers (default %(default)s)")
+    add("--stem", choices=["cifar", "imagenet"], help="its first layers (default: cifar)")
     presets = [name for name, preset in data.NORMALIZATION.items() if len(preset.mean) == 3]
     add("--normalization", choices=presets, help="mean and std that it was trained with")
-    add("-d", "--dataset", choices=DATASETS, help="default: the checkpoint's, or cifar10")
+    add("-d", "--dataset", choices=DATASETS, help="whose images (default: the checkpoint's, or cifar10)")
     add(
         "--data-path",
         default=os.environ.get("MINIRES_DATA", "data"),
@@ -49,11 +51,19 @@ def arguments() -> argparse.Namespace:
         help='"": images, labels of --npz (default %(default)s)',
     )
     add("--limit-test", type=training.positive, metavar="N", help="the first N images only")
-    add("-b", "--batch-size", type=training.positive, default=100, help="default %(default)s")
+    add("-b", "--batch-size", type=training.positive, default=100, help="images at once (default %(default)s)")
     add("-j", "--workers", type=training.natural, default=1, help="threads that prepare batches (default %(default)s)")
     add("--device", default="cpu", help="cpu, cuda, cuda:1 or auto (default %(default)s)")
     training.add_kernel_options(parser)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if not args.split and not args.npz:
+        raise ArgumentError('--split "" is for --npz: a data set has test and train')
+    if args.num_classes and not args.npz:
+        raise ArgumentError("--num-classes is for --npz: a data set says itself how many there are")
+    settings = [f"--{name.replace('_', '-')}" for name in OF_A_NET if vars(args)[name] is not None]
+    if settings and not args.arch:
+        raise ArgumentError(f"{', '.join(settings)}: for weights from elsewhere, with --arch; a checkpoint says it")
+    return args
 
 
 def main() -> None:
@@ -101,7 +111,11 @@ def trained(path: str) -> tuple[Module, checkpoint.Checkpoint]:
     try:
         return recipes.restore(path)
     except CheckpointError as error:
-        raise CheckpointError(f"{error}; weights from elsewhere want the name of their net: --arch") from error
+        if not Path(path).is_file():
+            raise
+        ours = Path(path).suffix == ".safetensors"  # as of all checkpoints
+        what = error if ours else f"{path} is no checkpoint of train_cifar10.py"
+        raise CheckpointError(f"{what}; weights from elsewhere want the name of their net: --arch") from error
 
 
 def with_progress(batches: data.DataLoader) -> Iterator[tuple[Tensor, Tensor]]:

@@ -27,7 +27,9 @@ def arguments() -> argparse.Namespace:
         "--first", type=training.natural, default=0, help="number of the first test picture (default %(default)s)"
     )
     parser.add_argument("--count", type=training.positive, default=32, help="how many pictures (default %(default)s)")
-    parser.add_argument("--output", type=Path, help="default: predictions.png beside the checkpoint")
+    parser.add_argument(
+        "--output", type=Path, help="file of the picture (default: predictions.png beside the checkpoint)"
+    )
     training.add_kernel_options(parser)
     return parser.parse_args()
 

@@ -31,7 +31,7 @@ SCHEDULES = ["multisteplr", "cosineannealinglr", "onecyclelr"]
 RECIPE = ["arch", "shortcut", "zero_init_residual", "dataset", "normalization", "crop_padding", "val_split"]
 RECIPE += ["batch_size", "lr", "momentum", "nesterov", "weight_decay", "label_smoothing"]
 RECIPE += ["lr_scheduler", "milestones", "lr_gamma", "lr_warmup_epochs", "lr_warmup_method", "lr_warmup_decay"]
-RECIPE += ["seed", "limit_train", "limit_test"]
+RECIPE += ["seed", "limit_train", "limit_test", "precision"]
 
 
 def options() -> argparse.ArgumentParser:
@@ -40,7 +40,7 @@ def options() -> argparse.ArgumentParser:
     add("-a", "--arch", default="resnet18", help=f"one of: {', '.join(models.BUILDERS)} (default %(default)s)")
     add("--shortcut", choices=models.SHORTCUTS, help="where a shortcut changes size (default: the net's)")
     add("--zero-init-residual", action=switch, help="start with residual branches of 0 (default: the net's)")
-    add("-d", "--dataset", choices=DATASETS, default="cifar10", help="default %(default)s")
+    add("-d", "--dataset", choices=DATASETS, default="cifar10", help="what to train on (default %(default)s)")
     add(
         "--data-path",
         default=os.environ.get("MINIRES_DATA", "data"),
@@ -59,19 +59,21 @@ def options() -> argparse.ArgumentParser:
     add("--val-split", type=training.natural, default=0, metavar="N", help=held)
     add("--device", default="cpu", help="cpu, cuda, cuda:1 or auto (default %(default)s)")
     add("-j", "--workers", type=training.natural, default=1, help="threads that prepare batches (default %(default)s)")
-    add("-b", "--batch-size", type=training.positive, default=32, help="default %(default)s")
-    add("--epochs", type=training.positive, default=20, help="default %(default)s")
+    add("-b", "--batch-size", type=training.positive, default=32, help="images in a step (default %(default)s)")
+    add("--epochs", type=training.positive, default=20, help="passes over the images (default %(default)s)")
     add("--lr", type=float, default=0.1, help="the first learning rate, or one-cycle's highest (default %(default)s)")
-    add("--momentum", type=float, default=0.9, help="default %(default)s")
-    add("--nesterov", action=switch, default=False, help="Nesterov's momentum")
-    add("--wd", "--weight-decay", dest="weight_decay", type=float, default=2e-4, help="default %(default)s")
+    add("--momentum", type=float, default=0.9, help="of SGD (default %(default)s)")
+    add("--nesterov", action=switch, default=False, help="Nesterov's momentum (default: no)")
+    decay = "of all weights (default %(default)s)"
+    add("--wd", "--weight-decay", dest="weight_decay", type=float, default=2e-4, help=decay)
     smoothing = "part of the labels that is spread over all classes (default %(default)s)"
     add("--label-smoothing", type=float, default=0.0, help=smoothing)
-    add("--lr-scheduler", choices=SCHEDULES, default=SCHEDULES[0], help="default %(default)s")
+    add("--lr-scheduler", choices=SCHEDULES, default=SCHEDULES[0], help="how the rate falls (default %(default)s)")
     falls = "epochs after which multisteplr's rate falls (default %(default)s)"
     add("--milestones", type=training.positive, nargs="*", default=[100, 150], help=falls)
     add("--lr-gamma", type=float, default=0.1, help="what the rate is multiplied by then (default %(default)s)")
-    add("--lr-warmup-epochs", type=training.natural, default=0, help="of a lower rate (default %(default)s)")
+    lower = "first epochs with a lower rate (default %(default)s)"
+    add("--lr-warmup-epochs", type=training.natural, default=0, help=lower)
     warm_up = "one rate, or a line up to --lr (default %(default)s)"
     add("--lr-warmup-method", choices=["constant", "linear"], default="constant", help=warm_up)
     add("--lr-warmup-decay", type=float, default=0.01, help="that rate's part of --lr (default %(default)s)")
@@ -82,7 +84,7 @@ def options() -> argparse.ArgumentParser:
     add("--output-dir", help="folder of the run (default: runs/<arch>-<dataset>-<date>)")
     add("--resume", metavar="PATH|auto", help="go on from a checkpoint, or from the newest in runs/<arch>-<dataset>-*")
     dry = "measure steps for some seconds (default %(const)s), say how long the run would take here, and write nothing"
-    add("--dry-run", type=float, nargs="?", const=10.0, metavar="SECONDS", help=dry)
+    add("--dry-run", type=training.positive_number, nargs="?", const=10.0, metavar="SECONDS", help=dry)
     training.add_kernel_options(parser)
     return parser
 
@@ -138,8 +140,11 @@ def main() -> None:
     weights = sum(p.numel() for p in model.parameters())
     parts = [f"device {device.describe(place)}", f"{args.arch} {weights / 1e6:.2f}M params", f"seed {args.seed}"]
     print(environment.header(*parts, kernels.setting(place), f"data {name}"))
+    if len(history) >= args.epochs:
+        print(f"Nothing to do: {len(history)} epochs are done, --epochs is {args.epochs}")
+        return
     if args.dry_run is not None:
-        dry_run(model, optimizer, train_loader, held_loader, test_loader, args, place)
+        dry_run(model, optimizer, train_loader, held_loader, test_loader, args, place, len(history))
         return
     if args.resume:
         folder = saved.path.parent
@@ -150,9 +155,6 @@ def main() -> None:
     print(f"{counts} from {args.data_path}, run in {folder}")
     if history:
         print(f"Resumed after epoch {len(history)}")
-    if len(history) >= args.epochs:
-        print(f"Nothing to do: {len(history)} epochs are done, --epochs is {args.epochs}")
-        return
     recipes.write(folder / "config.toml", recipe | {"epochs": args.epochs}, "For --config of train_cifar10.py")
     log = training.RunLog(folder / "log.jsonl", history)
     for epoch in range(len(history) + 1, args.epochs + 1):
@@ -203,7 +205,7 @@ def schedule(optimizer, args, steps: int) -> lr_scheduler.LRScheduler:
     return lr_scheduler.SequentialLR(optimizer, [before, after], [warm_up])
 
 
-def train_epoch(model, loader, optimizer, each_step, args, place: str, title: str) -> tuple[float, float]:
+def train_epoch(model, loader, optimizer, each_step, args, place: str, title: str | None) -> tuple[float, float]:
     """One pass over the training images, with a schedule for each step or None: mean loss and accuracy in percent."""
     loss, right = training.Average(), training.Average()
     start = time.perf_counter()
@@ -232,22 +234,27 @@ def train_epoch(model, loader, optimizer, each_step, args, place: str, title: st
     return loss.mean, right.mean
 
 
-def dry_run(model, optimizer, train_loader, held_loader, test_loader, args, place: str) -> None:
-    """Measure some training steps and test batches, and print what a run by this recipe would take here."""
+def dry_run(model, optimizer, train_loader, held_loader, test_loader, args, place: str, done: int) -> None:
+    """Measure some training steps and test batches, and print what the epochs that are not `done` would take here."""
     steps, tests = (training.Stopwatch(loader, args.dry_run, place) for loader in (train_loader, test_loader))
-    train_epoch(model, steps, optimizer, None, args, place, "Dry run: ")
+    train_epoch(model, steps, optimizer, None, args, place, None)
     training.evaluate(model, tests, place)
     batch = min(args.batch_size, len(train_loader.dataset))
     speed = f"{batch / steps.median:.1f} images/s; median of {len(steps.times) - 1}"
     print(f"A step of {batch} images takes {steps.median:.3g} s ({speed}), a test batch {tests.median:.3g} s")
     epoch = len(train_loader) * steps.median + len(held_loader) * tests.median
-    run = args.epochs * epoch + (len(test_loader) * tests.median if args.val_split else 0)
+    left = args.epochs - done
+    run = left * epoch + (len(test_loader) * tests.median if args.val_split else 0)
     an_epoch = f"An epoch of {len(train_loader):,} steps takes {training.duration(epoch)}"
-    print(f"{an_epoch}, {args.epochs} take {training.duration(run)} ({environment.peak_memory(place)})")
+    epochs = f"{left} more" if done else left
+    print(f"{an_epoch}, {epochs} take {training.duration(run)} ({environment.peak_memory(place)})")
 
 
 def load(resume: str, recipe: dict, identity: dict) -> checkpoint.Checkpoint:
-    """The checkpoint to go on from. Raises CheckpointError if it belongs to another model, recipe or data set."""
+    """The checkpoint to go on from. Raises CheckpointError if it belongs to another model, recipe or data set.
+
+    Where it does not say the precision, as older ones, `recipe` does not say it afterwards either.
+    """
     arch, pattern = recipe["arch"], f"{recipe['arch']}-{recipe['dataset']}-*/last.safetensors"
     found = sorted(Path("runs").glob(pattern), key=lambda p: p.stat().st_mtime)
     if resume == "auto" and not found:
@@ -259,7 +266,9 @@ def load(resume: str, recipe: dict, identity: dict) -> checkpoint.Checkpoint:
             f"{saved.path} holds the model {theirs.get('arch', 'of another script')!r}, this run trains {arch!r}"
         )
     defaults = options()  # which an older checkpoint had without saying so
-    theirs = {name: defaults.get_default(name) for name in recipe} | theirs
+    theirs = {name: defaults.get_default(name) for name in recipe} | {"precision": None} | theirs
+    if theirs["precision"] is None:  # it may have been any: what goes on from there is of no known one
+        recipe["precision"] = None
     changed = [f"--{n.replace('_', '-')} was {theirs[n]}, is {v}" for n, v in recipe.items() if theirs[n] != v]
     if changed:
         raise CheckpointError(f"{saved.path} was trained by another recipe: {'; '.join(changed)}")

@@ -22,12 +22,14 @@ def arguments() -> argparse.Namespace:
         default=30,
         help="passes over the 1,437 training images (default %(default)s)",
     )
-    parser.add_argument("-b", "--batch-size", type=training.positive, default=64, help="default %(default)s")
+    parser.add_argument(
+        "-b", "--batch-size", type=training.positive, default=64, help="images in a step (default %(default)s)"
+    )
     parser.add_argument("--lr", type=float, default=0.1, help="the first learning rate (default %(default)s)")
     parser.add_argument(
         "--seed", type=training.natural, default=0, help="of initial weights, order and crops (default %(default)s)"
     )
-    parser.add_argument("--output-dir", help="default: runs/digits-<date>")
+    parser.add_argument("--output-dir", help="folder of the run (default: runs/digits-<date>)")
     training.add_kernel_options(parser)
     return parser.parse_args()
 

@@ -7,7 +7,8 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from .autograd import no_grad
-from .models import PreActBlock
+from .errors import ArgumentError
+from .models import Block, PreActBlock, ResNet
 from .nn import Conv2d, Module
 from .ops import cross_entropy
 from .tensor import Tensor
@@ -26,10 +27,14 @@ class Strengths(NamedTuple):
 
 
 def strengths(model: Module, images: Tensor, labels: Tensor) -> Strengths:
-    """Measure a net on images (N, H, W, C) and labels (N,), in training mode: batch norm has the batch's statistics.
+    """Measure a ResNet of minires.models on images (N, H, W, C) and labels (N,).
 
-    The loss is the mean cross-entropy. A copy of the net is measured, so that the net itself stays as it is.
+    It is in training mode: batch norm has the batch's statistics. The loss is the mean cross-entropy. A copy of
+    the net is measured, so that the net itself stays as it is. Raises ArgumentError for other nets: only in ResNet and
+    its blocks do names say which batch norm follows a convolution.
     """
+    if not isinstance(model, ResNet):
+        raise ArgumentError(f"depth.strengths: takes a ResNet of minires.models, not a {type(model).__name__}")
     model = copy.deepcopy(model).train()
     convs: dict[str, Conv2d] = {}
     responses: dict[str, float] = {}
@@ -37,6 +42,8 @@ def strengths(model: Module, images: Tensor, labels: Tensor) -> Strengths:
         for name, conv in owner.named_children():
             if isinstance(conv, Conv2d) and conv.kernel_size == (3, 3):
                 layer = f"{owner_name}.{name}".lstrip(".")
+                if not isinstance(owner, (ResNet, Block)):
+                    raise ArgumentError(f"depth.strengths: {layer} is in a {type(owner).__name__}, no block of ResNets")
                 convs[layer] = conv
                 conv.register_forward_pre_hook(partial(_note, responses, layer, _norm_behind(owner, name)))
     loss = cross_entropy(model(images), labels)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from . import checkpoint, models
+from .cli import positive_number
 from .errors import ArgumentError, CheckpointError
 from .files import write_whole
 from .nn import Module
@@ -38,10 +39,10 @@ def read(path: str | Path, parser: argparse.ArgumentParser) -> dict[str, Any]:
     import tomllib
 
     try:
-        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        content = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ArgumentError(f"no recipe at {path}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # TOML's own errors are ValueErrors, and too long an int is one
         raise ArgumentError(f"{path} is no TOML file: {error}") from error
     options = {}
     for action in parser._actions:  # argparse has no public list of them
@@ -77,7 +78,8 @@ def _checked(option: argparse.Action, value: Any) -> Any:
 
 
 def _converted(option: argparse.Action, value: Any) -> Any:
-    kinds: dict[Any, tuple[str, tuple[type, ...]]] = {None: ("text", (str,)), float: ("a number", (int, float))}
+    number = ("a number", (int, float))
+    kinds: dict[Any, tuple[str, tuple[type, ...]]] = {None: ("text", (str,)), float: number, positive_number: number}
     wanted, types = kinds.get(option.type, ("a whole number", (int,)))
     if not isinstance(value, types) or isinstance(value, bool):
         raise ValueError(f"{wanted} is needed")
@@ -102,7 +104,7 @@ def build(recipe: Mapping[str, Any], classes: int, generator: np.random.Generato
     """The net of a recipe: its `arch`, with `stem` ("cifar" if there is none), `shortcut` and `zero_init_residual`."""
     chosen = {name: recipe.get(name) for name in ("shortcut", "zero_init_residual")}
     settings = {name: value for name, value in chosen.items() if value is not None}
-    settings |= {"num_classes": classes, "stem": recipe.get("stem", "cifar"), "generator": generator}
+    settings |= {"num_classes": classes, "stem": recipe.get("stem") or "cifar", "generator": generator}
     return models.build(recipe["arch"], **settings)
 
 

@@ -23,8 +23,9 @@ from .cli import ArgumentParser as ArgumentParser
 from .cli import exit_code as exit_code
 from .cli import natural as natural
 from .cli import positive as positive
+from .cli import positive_number as positive_number
 from .data import DataLoader
-from .device import synchronize
+from .device import array_module, synchronize
 from .errors import ArgumentError, DataError, DivergedError
 from .kernels import PRECISIONS, get_precision, set_precision, set_tuning
 from .nn import Module
@@ -86,12 +87,16 @@ class Average:
 def accuracy(logits: Tensor, labels: Tensor, k: int = 1) -> Tensor:
     """The share of rows of logits (N, C) with the label (N,) among their `k` largest, in percent: one number, float64.
 
-    Of entries that are equal some are larger by chance, so that logits which are all alike are no better than guesses.
+    Of equal entries those of lower numbers count as larger, so that logits which are all alike are no better than a
+    guess. A row that holds a NaN is wrong, whatever its label.
     """
+    x = logits.data
     if k == 1:
-        right = logits.data.argmax(axis=1) == labels.data
+        right = x.argmax(axis=1) == labels.data
     else:
-        right = ((-logits.data).argsort(axis=1)[:, :k] == labels.data[:, None]).any(axis=1)
+        order = array_module(x).argsort(-x, axis=1, kind="stable")
+        right = (order[:, :k] == labels.data[:, None]).any(axis=1)
+    right &= (x == x).all(axis=1)  # NaN, which argmax and argsort take for some number, is not equal to itself
     return Tensor(100 * right.mean() if len(logits) else np.float64("nan"))
 
 
@@ -170,12 +175,15 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """The progress of one epoch: a bar on a terminal, else a line every `every` batches and at the end."""
+    """The progress of one epoch: a bar on a terminal, else a line every `every` batches and at the end.
 
-    def __init__(self, title: str, total: int, every: int = 100) -> None:
+    Without a title nothing is shown.
+    """
+
+    def __init__(self, title: str | None, total: int, every: int = 100) -> None:
         self.title, self.total, self.every = title, total, every
         self.done, self.start = 0, time.perf_counter()
-        self.bar: Any = _bar() if sys.stdout.isatty() else None
+        self.bar: Any = _bar() if title is not None and sys.stdout.isatty() else None
         self.shown = -math.inf
 
     def __enter__(self) -> Self:
@@ -199,7 +207,7 @@ class Progress:
                 self.shown = now
                 self.bar.update(self.task, text=text())
             self.bar.update(self.task, completed=self.done)
-        elif self.done % self.every == 0 or self.done == self.total:
+        elif self.title is not None and (self.done % self.every == 0 or self.done == self.total):
             left = (now - self.start) / self.done * (self.total - self.done)
             print(f"{self.title}[{self.done}/{self.total}]  {text()}  eta {duration(left)}", flush=True)
 
@@ -232,14 +240,18 @@ class RunLog:
             file.write(json.dumps(record) + "\n")
 
 
+def unused(given: str) -> Path:
+    """The folder, whether it is there or not. Raises ArgumentError if it holds a run."""
+    folder = Path(given)
+    if (folder / "log.jsonl").exists() or (folder / "last.safetensors").exists():
+        raise ArgumentError(f"{folder} holds a run already: choose another --output-dir, or go on with it by --resume")
+    return folder
+
+
 def new_run_folder(name: str, given: str | None = None) -> Path:
     """The folder of a new run: `given`, which must not hold a run yet, or a new runs/<name>-<date>-<time>."""
     if given:
-        folder = Path(given)
-        if (folder / "log.jsonl").exists() or (folder / "last.safetensors").exists():
-            raise ArgumentError(
-                f"{folder} holds a run already: choose another --output-dir, or go on with it by --resume"
-            )
+        folder = unused(given)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
     stem = Path("runs") / f"{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"

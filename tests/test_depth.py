@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minires import Tensor, depth, models
+from minires import Tensor, depth, models, nn
+from minires.errors import ArgumentError
 from minires.models import BasicBlock, Bottleneck, PreActBasicBlock, ResNet
 from minires.nn import functional as F
 
@@ -86,6 +87,35 @@ def test_the_net_stays_as_it_is(rng):
     assert not model.training
     assert all(p.grad is None for p in model.parameters())
     assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+class Other(nn.Module):
+    """Names a convolution as blocks do not."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 10, 3, generator=rng)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x).mean((1, 2))
+
+
+class OtherBlock(BasicBlock):
+    """A block with a convolution in a module of its own."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int, design: Any, *rest: Any) -> None:
+        super().__init__(in_channels, channels, stride, design, *rest)
+        self.conv1 = nn.Sequential(self.conv1)
+
+
+def test_other_nets_are_refused(rng):
+    images, labels = Tensor(rng.standard_normal((2, 8, 8, 3), np.float32)), Tensor(np.array([0, 1]))
+    others = [Other(rng), nn.Sequential(nn.Conv2d(3, 4, 3, generator=rng), nn.BatchNorm2d(4)), models.keras_resnet34()]
+    for other in others:
+        with pytest.raises(ArgumentError, match=f"takes a ResNet of minires.models, not a {type(other).__name__}$"):
+            depth.strengths(other, images, labels)
+    with pytest.raises(ArgumentError, match=r"layer1\.0\.conv1\.0 is in a Sequential"):
+        depth.strengths(net(rng, OtherBlock).to("float32"), images, labels)
 
 
 def test_only_3x3_convolutions_count(rng):

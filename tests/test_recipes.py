@@ -18,6 +18,7 @@ def script_parser() -> argparse.ArgumentParser:
     parser.add_argument("--arch", default="resnet18")
     parser.add_argument("--epochs", type=training.positive, default=20)
     parser.add_argument("--lr", type=float, default=0.1)
+    parser.add_argument("--seconds", type=training.positive_number)
     parser.add_argument("--wd", "--weight-decay", dest="weight_decay", type=float, default=2e-4)
     parser.add_argument("--milestones", type=training.positive, nargs="*", default=[100, 150])
     parser.add_argument("--nesterov", action=argparse.BooleanOptionalAction, default=False)
@@ -66,6 +67,9 @@ REFUSED = {
     "twice": ("weight_decay = 1\nweight-decay = 2", "weight_decay has two values"),
     "a table": ("[train]\nlr = 1", "unknown key 'train'"),
     "no TOML": ("lr = 0.1 0.2", "is no TOML file: "),
+    "endless int": (f"epochs = {'1' * 5000}", "is no TOML file: "),
+    "not finite": ("seconds = inf", "seconds = inf: inf is no finite number above 0"),
+    "text for seconds": ('seconds = "1"', "seconds = '1': a number is needed"),
 }
 
 
@@ -77,6 +81,12 @@ def test_refused_with_file_and_key(tmp_path, monkeypatch, content, message):
         parsed(monkeypatch, "--config", path)
     assert str(path) in str(caught.value)
     assert message in str(caught.value)
+
+
+def test_a_byte_order_mark_is_no_value(tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text("lr = 0.5\nseconds = 2\n", encoding="utf-8-sig")
+    assert recipes.read(path, script_parser()) == {"lr": 0.5, "seconds": 2.0}
 
 
 def test_no_recipe_there(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import json
 import math
@@ -40,10 +41,22 @@ def test_accuracy_among_the_k_largest():
     assert [training.accuracy(logits, labels, k).item() for k in (1, 2, 3, 4)] == [25.0, 75.0, 100.0, 100.0]
 
 
-@pytest.mark.parametrize("value", [0.0, math.nan])
-def test_a_net_that_knows_nothing_guesses(value):
-    logits, labels = Tensor(np.full((40, 4), value, np.float32)), Tensor(np.arange(40) % 4)
-    assert [training.accuracy(logits, labels, k).item() for k in (1, 2)] == [25.0, 50.0]
+def test_a_net_that_knows_nothing_guesses():
+    logits, labels = Tensor(np.full((40, 20), 0.5, np.float32)), Tensor(np.arange(40) % 20)
+    assert [training.accuracy(logits, labels, k).item() for k in (1, 2, 5)] == [5.0, 10.0, 25.0]
+
+
+def test_of_equal_logits_the_lowest_numbers_come_first():
+    logits = Tensor(np.tile([1, 2] * 50, (100, 1)).astype(np.float32))  # so many that not every sort keeps their order
+    right = [training.accuracy(logits, Tensor(np.full(100, label)), 3).item() for label in (1, 3, 5, 7, 0)]
+    assert right == [100.0, 100.0, 100.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_logits_with_nan_are_wrong(k):
+    logits = Tensor(np.array([[9, math.nan, 1], [math.nan] * 3, [3, 2, 1], [math.nan, 1, 2]], np.float32))
+    for label, right in ((0, 25.0), (1, 25.0 * (k > 1)), (2, 25.0 * (k > 2))):
+        assert training.accuracy(logits, Tensor(np.full(4, label)), k).item() == right
 
 
 class Net(nn.Module):
@@ -129,6 +142,20 @@ def test_progress_in_a_log(capsys):
     lines = capsys.readouterr().out.splitlines()
     expected = [f"Epoch: [1][{n}/7]  loss {n - 1}  eta 0:00:00" for n in (3, 6, 7)]
     assert lines == expected
+
+
+def test_progress_without_a_title_shows_nothing(capsys):
+    with training.Progress(None, total=2, every=1) as progress:
+        for _ in range(5):
+            progress.step(lambda: pytest.fail("nothing is shown"))
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "0", "-1", "ten", "1e999"])
+def test_positive_number_refuses(text):
+    with pytest.raises((ValueError, argparse.ArgumentTypeError)):
+        training.positive_number(text)
+    assert training.positive_number("1e-3") == 0.001
 
 
 PROGRESS = """

@@ -82,6 +82,8 @@ def test_checkpoints_are_as_evaluate_wants_them(straight, pictures):
         assert model.layer1[0].plain == (shortcut is None)
         assert saved.info["recipe"] == {"arch": net, "shortcut": shortcut, "dataset": "cifar10"}
         assert {"data", "normalize", "classes"} <= saved.info.keys()
+        (group,) = saved.optimizer["param_groups"]
+        assert (group["momentum"], group["weight_decay"]) == (0.9, 1e-4)
         last = saved.info["history"][-1]
         expected = [pytest.approx(last["test_loss"], rel=1e-3), 100 - last["test_error"]]
         assert list(training.evaluate(model, test_loader)) == expected
@@ -107,14 +109,16 @@ def test_pictures_show_the_layers(script, tmp_path, monkeypatch):
     drawn: dict[str, dict] = {}
     monkeypatch.setattr(script.plots, "by_layer", lambda cases, path, *texts: drawn.update({path.name: cases}))
     cases = {name: {"responses": [i, 9, 1], "gradients": [i, 5]} for i, name in enumerate(("no batch norm", "before"))}
-    script.draw([], {"plain20": cases | {"after": {"responses": [2, 9, 1], "gradients": [2, 5]}}}, tmp_path, "a run")
+    script.draw(
+        [], {"plain20": cases | {"after": {"responses": [2, 9, None, 1], "gradients": [2, 5]}}}, tmp_path, "a run"
+    )
     without, before, after = (
         "no batch norm, before training",
         "batch norm, before training",
         "batch norm, after training",
     )
-    by_size = f"{after}, by size"
-    expected = {"responses.png": {without: [0, 9, 1], after: [2, 9, 1], by_size: [9, 2, 1]}}
+    by_size = f"{after}, by size"  # without what was no finite number
+    expected = {"responses.png": {without: [0, 9, 1], after: [2, 9, None, 1], by_size: [9, 2, 1]}}
     expected["gradients.png"] = {without: [0, 5], before: [1, 5], after: [2, 5]}
     assert drawn == {name: {case: {"plain20": of} for case, of in shown.items()} for name, shown in expected.items()}
 
@@ -155,6 +159,7 @@ def test_a_killed_run_goes_on_bit_for_bit(straight, pictures, tmp_path):
     ("arguments", "message"),
     [
         (["--resume", "run", "--lr", "0.2", "--seed", "1"], "was begun with other values of --lr, --seed: leave them"),
+        (["--resume", "run", "--precision", "exact"], "was begun with other values of --precision: leave"),
         (["--resume", "run", "--full"], "was begun with other values of --full"),
         (["--resume", "run", "--output-dir", "new"], "leave --output-dir out"),
         (["--resume", "run", "--data-path", "other"], "run was begun on other pictures, of unrecognised CIFAR-10"),
@@ -163,6 +168,7 @@ def test_a_killed_run_goes_on_bit_for_bit(straight, pictures, tmp_path):
         (["--resume", "another"], "another/config.json was not written by this script: it has no "),
         (["--resume", "auto"], "--resume auto found no runs/degradation-*/config.json"),
         (["--minutes", "1", "--steps", "5"], "argument --steps: not allowed with argument --minutes"),
+        (["--minutes", "nan"], "argument --minutes: nan is no finite number above 0"),
         (["--nets", "keras_resnet34"], "argument --nets: invalid choice: 'keras_resnet34'"),
         (["--output-dir", "run", "--nets", "plain20", "--steps", "1"], "run holds a run already"),
     ],
@@ -183,6 +189,7 @@ def test_the_full_recipe_is_the_papers(script, monkeypatch):
     assert config is None
     assert (args.steps, args.batch_size, args.lr, args.momentum, args.weight_decay) == (64000, 128, 0.1, 0.9, 1e-4)
     assert args.limit_test == 10000
+    assert args.minutes is None
     assert args.nets == ["plain20", "plain56", "resnet20", "resnet56"]
     _, scheduler = script.training_tools(script.build("resnet20", args, "cpu"), args, args.steps)
     assert scheduler.milestones == [32000, 48000]
@@ -277,6 +284,71 @@ def test_the_budget_counts_all_nets_and_what_is_spent(script, pictures, monkeypa
     assert most - 6 < got <= most  # the timing itself took a moment
     with pytest.raises(ArgumentError, match=r"--minutes 1 is not enough here: it takes \d"):
         script.affordable(time.perf_counter() - 59, ARGS, *loaders(pictures), "cpu")
+
+
+@pytest.fixture
+def main(script, pictures, tmp_path, monkeypatch):
+    """Run its main in an empty folder, with batches of 6 and without training: what it measured, and trained on."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(script.training, "Stopwatch", Watch)
+    probes, seen = [], []
+
+    def measured(model: Any, probe: Any, place: str) -> dict:
+        probes.append(probe)
+        return {"layers": ["conv1"], "responses": [1.0], "gradients": [1.0]}
+
+    def train(net: str, saved: Any, train_loader: Any, test_loader: Any, *_: Any) -> None:
+        seen.append((train_loader, test_loader))
+
+    for name, stand_in in (("measured", measured), ("train", train), ("draw", print), ("print_table", print)):
+        monkeypatch.setattr(script, name, stand_in)
+
+    def main(*arguments: object) -> tuple[list, list]:
+        given = ["--nets", "resnet20", "-b", 6, "--data-path", pictures, "--output-dir", "run", *arguments]
+        monkeypatch.setattr("sys.argv", [SCRIPT, *map(str, given)])
+        script.main()
+        return probes, seen
+
+    return main
+
+
+def test_training_has_crops_and_flips_but_the_layers_do_not(main, pictures):
+    probes, ((train_loader, _),) = main("--steps", 1)
+    normalize = data.Normalize(*data.NORMALIZATION["cifar10"])
+    plain = data.CIFAR10(pictures, train=True, transform=normalize)
+    images, labels = next(iter(data.DataLoader(plain, 20)))
+    assert len(probes) == 3  # without batch norm, before and after
+    for probe_images, probe_labels in probes:
+        np.testing.assert_array_equal(probe_images.data, images.data[:6])
+        np.testing.assert_array_equal(probe_labels.data, labels.data[:6])
+    crop, flip, last = train_loader.dataset.transform.transforms
+    assert (type(crop), type(flip), type(last)) == (data.RandomCrop, data.RandomHorizontalFlip, data.Normalize)
+    whole = {image.tobytes() for image in images.data}
+    changed = [image.tobytes() not in whole for batch, _ in train_loader for image in batch.data]
+    assert sum(changed) > 15
+
+
+def test_a_refused_budget_leaves_no_folder(main, tmp_path):
+    with pytest.raises(ArgumentError, match=r"--minutes 0.001 is not enough here"):
+        main("--minutes", 0.001)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_minutes_are_written_down_where_they_count(main, tmp_path):
+    main("--steps", 3)
+    main("--minutes", 2, "--output-dir", "timed")
+    written = [json.loads((tmp_path / run / "config.json").read_text())["experiment"] for run in ("run", "timed")]
+    assert [experiment["minutes"] for experiment in written] == [None, 2]
+    assert written[0]["steps"] == 3
+
+
+def test_the_table_counts_images_not_steps(script, capsys):
+    losses = {"train_loss": 1, "train_error": 2, "test_error": 3}
+    script.print_table(
+        [{"net": "resnet20", "step": 8, "seconds": 2.0, **losses}],
+        argparse.Namespace(nets=["resnet20"], batch_size=6, seed=0),
+    )
+    assert capsys.readouterr().out.splitlines()[-1].split()[-1] == "24"
 
 
 def test_real_pictures(cifar10_root, tmp_path):

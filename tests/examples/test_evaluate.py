@@ -83,11 +83,39 @@ def test_few_classes_have_no_top_five(evaluate, rng, tmp_path):
 
 
 def test_what_is_not_named_is_refused(net, evaluate):
-    _, path = net
-    with pytest.raises(CheckpointError, match=r"weights from elsewhere want the name of their net: --arch"):
+    path = net[1]
+    hint = "weights from elsewhere want the name of their net: --arch"
+    with pytest.raises(
+        CheckpointError, match=rf"^{re.escape(str(path))} is no checkpoint of train_cifar10.py; {hint}$"
+    ):
         evaluate(path)
+    weights.save(path.with_suffix(".safetensors"), net[0])
+    with pytest.raises(CheckpointError, match=rf"no checkpoint of minires; {hint}$"):
+        evaluate(path.with_suffix(".safetensors"))
     with pytest.raises(ArgumentError, match=r"--arch: also say by --normalization"):
         evaluate(path, "--arch", "resnet20")
+
+
+@pytest.mark.parametrize("name", ["absent.th", "absent.safetensors"])
+def test_what_is_not_there_is_said_to_be_not_there(evaluate, tmp_path, name):
+    path = tmp_path / name
+    with pytest.raises(CheckpointError, match=rf"^no checkpoint at {re.escape(str(path))}$"):
+        evaluate(path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--split", ""], r'--split "" is for --npz'),
+        (["--num-classes", 7], r"--num-classes is for --npz"),
+        (["--shortcut", "B", "--stem", "imagenet"], r"--shortcut, --stem: for weights from elsewhere, with --arch"),
+        (["--npz", "x.npz", "--num-classes", 7], r"--num-classes: for weights from elsewhere"),
+    ],
+    ids=["split", "classes of a data set", "settings", "classes of a checkpoint"],
+)
+def test_options_that_would_do_nothing_are_refused(begun, pictures, evaluate, arguments, message):
+    with pytest.raises(ArgumentError, match=message):
+        evaluate(only_run(begun) / "last.safetensors", "--data-path", pictures, *arguments)
 
 
 @pytest.fixture(scope="module")

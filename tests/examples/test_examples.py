@@ -100,6 +100,7 @@ WRONG = {
     "no images": (["--limit-train", "0"], "argument --limit-train: 0 is less than 1"),
     "no lines": (["--print-freq", "many"], "invalid positive value: 'many'"),
     "fall before the start": (["--milestones", "5", "0"], "argument --milestones: 0 is less than 1"),
+    "endless dry run": (["--dry-run", "nan"], "argument --dry-run: nan is no finite number above 0"),
     "unknown flag": (["--sped", "3"], "unrecognized arguments: --sped 3 (see --help)"),
     "two folders": (["--resume", "bare.safetensors", "--output-dir", "new"], "leave --output-dir out"),
 }
@@ -211,12 +212,15 @@ def test_predictions_of_a_number_that_cannot_be(tmp_path, flag, value):
     assert f"argument {flag}: {value} is less than" in refused("show_predictions.py", "x", flag, value, cwd=tmp_path)
 
 
-@pytest.mark.parametrize("script", ["train_digits.py", "train_cifar10.py", "show_predictions.py"])
+@pytest.mark.parametrize(
+    "script", ["train_digits.py", "train_cifar10.py", "show_predictions.py", "evaluate.py", "degradation.py"]
+)
 def test_help(script, tmp_path):
     process = run(script, "--help", cwd=tmp_path)
     assert (process.returncode, process.stderr) == (0, "")
     assert process.stdout.startswith(f"usage: {script}")
     assert f"python examples/{script}" in process.stdout
+    assert not re.search(r"^ +-.*\s{2,}default", process.stdout, re.MULTILINE)  # each says what it is first
     assert not contents(tmp_path)
 
 

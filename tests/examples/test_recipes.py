@@ -6,11 +6,12 @@ import math
 import re
 import runpy
 import sys
+import tomllib
 
 import numpy as np
 import pytest
 
-from minires import checkpoint, plots, recipes, training
+from minires import checkpoint, data, get_precision, plots, recipes, set_precision, training
 from minires.errors import ArgumentError, CheckpointError
 from tests.data import cifar_files
 from tests.examples.running import EXAMPLES, SETTINGS, contents, log, trained_alike
@@ -43,6 +44,7 @@ class BrokenOffError(Exception):
 def train(monkeypatch, tmp_path, pictures):
     """Run train_cifar10.py in this process, in an empty folder; with `breaks` until its first epoch is saved."""
     monkeypatch.chdir(tmp_path)
+    precision = get_precision()
 
     def train(*arguments: object, breaks: bool = False) -> None:
         def curves(*_: object) -> None:
@@ -54,11 +56,22 @@ def train(monkeypatch, tmp_path, pictures):
         monkeypatch.setattr(sys, "argv", ["train_cifar10.py", *SETTINGS, *map(str, given)])
         runpy.run_path(str(EXAMPLES / "train_cifar10.py"))["main"]()
 
-    return train
+    yield train
+    set_precision(precision)
 
 
 def test_there_are_recipes():
     assert {"blog_resnet18", "he2015_resnet20", "cosine_resnet18", "onecycle_resnet18"} <= {p.stem for p in RECIPES}
+
+
+@pytest.mark.parametrize("path", [path for path in RECIPES if path.stem.startswith("he2015")], ids=lambda p: p.stem)
+def test_the_papers_recipes_have_its_length(path):
+    recipe = tomllib.loads(path.read_text())
+    steps = math.ceil(50_000 / recipe["batch_size"])  # of an epoch of all images: its results hold none out
+    assert "val_split" not in recipe
+    assert [steps * n for n in (*recipe["milestones"], recipe["epochs"])] == pytest.approx([32e3, 48e3, 64e3], abs=130)
+    deep = recipe["arch"] in ("resnet110", "resnet1202")
+    assert steps * recipe.get("lr_warmup_epochs", 0) == pytest.approx(400 if deep else 0, abs=10)
 
 
 @pytest.mark.parametrize(
@@ -66,8 +79,8 @@ def test_there_are_recipes():
     [pytest.param(path, id=path.stem, marks=pytest.mark.slow if path.stem == DEEP else ()) for path in RECIPES],
 )
 def test_dry_run_of_each_recipe(recipe, train, capsys, tmp_path):
-    train("--config", recipe, "--dry-run", 0, "-b", 2, "--val-split", 5, "--limit-test", 2)
-    header, *_, step, run = capsys.readouterr().out.splitlines()
+    train("--config", recipe, "--dry-run", 0.001, "-b", 2, "--val-split", 5, "--limit-test", 2)
+    header, step, run = capsys.readouterr().out.splitlines()  # and no line for any step
     parameters, layers = re.search(r"([\d,]+) parameters", recipe.read_text()), recipe.stem.split("_")[1]
     assert parameters
     assert f"| {layers} {int(parameters[1].replace(',', '')) / 1e6:.2f}M params |" in header
@@ -81,12 +94,24 @@ def test_dry_run_of_each_recipe(recipe, train, capsys, tmp_path):
 def test_dry_run_adds_up(train, capsys, monkeypatch, tmp_path):
     cifar_files.write(tmp_path, np.random.default_rng(0), train=20, test=110)
     monkeypatch.setattr(training.Stopwatch, "median", 7.0)
-    arguments = ["--data-path", tmp_path, "--arch", "resnet20", "--dry-run", 0, "--val-split", 5, "--epochs", 10]
+    arguments = ["--data-path", tmp_path, "--arch", "resnet20", "--dry-run", 0.001, "--val-split", 5, "--epochs", 10]
     train(*arguments)
     *_, step, run = capsys.readouterr().out.splitlines()
     assert step.startswith("A step of 5 images takes 7 s (0.7 images/s; ")
     # three steps and one batch of held-out images in an epoch, and two batches of test images at the end
     assert run.startswith("An epoch of 3 steps takes 0:00:28, 10 take 0:04:54 (")
+
+
+def test_dry_run_of_a_resumed_run_counts_what_is_left(train, capsys, monkeypatch):
+    monkeypatch.setattr(training.Stopwatch, "median", 7.0)
+    common = ["--arch", "resnet20", "--output-dir", "run"]
+    train(*common, "--epochs", 1)
+    resumed = [*common[:2], "--resume", "run/last.safetensors", "--dry-run", 0.001]
+    train(*resumed, "--epochs", 4)
+    train(*resumed, "--epochs", 1)
+    *_, run, _, nothing = capsys.readouterr().out.splitlines()
+    assert run.startswith("An epoch of 4 steps takes 0:00:35, 3 more take 0:01:45 (")
+    assert nothing == "Nothing to do: 1 epochs are done, --epochs is 1"
 
 
 def test_settings_reach_the_training(train, tmp_path):
@@ -142,13 +167,54 @@ def test_checkpoint_from_before_a_setting_means_its_default(train, tmp_path):
     path = tmp_path / "old/last.safetensors"
     tensors, state = checkpoint.load_tensors(path)
     kept = ["arch", "dataset", "batch_size", "lr", "momentum", "weight_decay", "milestones", "lr_gamma"]
-    kept += ["crop_padding", "normalization", "seed", "limit_train", "limit_test"]
+    kept += ["crop_padding", "normalization", "seed", "limit_train", "limit_test", "precision"]
     state["info"]["recipe"] = {name: state["info"]["recipe"][name] for name in kept}
     checkpoint.save_tensors(path, tensors, state)
     train("--arch", "resnet20", "--epochs", 2, "--resume", path)
     assert trained_alike(tmp_path / "straight", tmp_path / "old")
     with pytest.raises(CheckpointError, match=r"--nesterov was False, is True$"):
         train("--arch", "resnet20", "--epochs", 3, "--resume", path, "--nesterov")
+
+
+def test_config_and_checkpoint_say_the_precision(train, tmp_path):
+    common = ["--arch", "resnet20", "--precision", "fast"]
+    train(*common, "--epochs", 2, "--output-dir", "straight")
+    train(*common, "--epochs", 1, "--output-dir", "run")
+    resume = ["--config", "run/config.toml", "--resume", "run/last.safetensors", "--epochs", 2]
+    with pytest.raises(CheckpointError, match=r"--precision was fast, is exact$"):
+        train(*resume, "--precision", "exact")
+    set_precision("exact")  # the default of what follows
+    train(*resume)
+    assert get_precision() == "fast"
+    assert trained_alike(tmp_path / "straight", tmp_path / "run")
+
+
+def test_checkpoint_without_precision_goes_on_in_any_and_claims_none(train, tmp_path):
+    train("--arch", "resnet20", "--epochs", 1, "--output-dir", "old", "--precision", "exact")
+    path = tmp_path / "old/last.safetensors"
+    tensors, state = checkpoint.load_tensors(path)
+    del state["info"]["recipe"]["precision"]
+    checkpoint.save_tensors(path, tensors, state)
+    for epochs, precision in ((2, "exact"), (3, "fast")):
+        train("--arch", "resnet20", "--epochs", epochs, "--precision", precision, "--resume", path)
+        assert checkpoint.load(path).info["recipe"]["precision"] is None
+        assert "precision" not in tomllib.loads((tmp_path / "old/config.toml").read_text())
+
+
+def test_held_out_images_are_the_last_and_not_trained_on(train, monkeypatch, pictures):
+    sets = []
+
+    class Loader(data.DataLoader):
+        def __init__(self, dataset: data.ImageDataset, *arguments: object, **settings: object) -> None:
+            sets.append(dataset.images)
+            super().__init__(dataset, *arguments, **settings)
+
+    monkeypatch.setattr(data, "DataLoader", Loader)
+    train("--arch", "resnet20", "--val-split", 5, "--dry-run", 0.001)
+    everything = data.CIFAR10(pictures, train=True).images
+    expected_sets = everything[:15], data.CIFAR10(pictures, train=False).images, everything[15:]
+    for found, expected in zip(sets, expected_sets, strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_schedule_of_a_fixed_length_keeps_it(train, tmp_path):
@@ -174,4 +240,4 @@ def test_refused(content, arguments, message, train, tmp_path):
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(content)
     with pytest.raises(ArgumentError, match=re.escape(message)):
-        train("--config", "recipe.toml", "--dry-run", 0, *arguments)
+        train("--config", "recipe.toml", "--dry-run", 0.001, *arguments)
