@@ -76,13 +76,17 @@ float16, float32, float64, int64 = _np.float16, _np.float32, _np.float64, _np.in
 __version__ = "0.1.0"
 
 if _TYPE_CHECKING:
+    from . import checkpoint as checkpoint
     from . import data as data
     from . import onnx as onnx
+    from . import summary as summary
+    from . import training as training
+    from . import weights as weights
 
 
 def __getattr__(name: str) -> _Any:
-    """`minires.data`, imported when it is first asked for: it is a quarter of all there is to import; so is `onnx`."""
-    if name in ("data", "onnx"):
+    """`minires.data` and others, imported when they are first asked for, as they are much of all there is to import."""
+    if name in ("checkpoint", "data", "onnx", "summary", "training", "weights"):
         from importlib import import_module
 
         return import_module(f"{__name__}.{name}")

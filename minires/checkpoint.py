@@ -17,6 +17,7 @@ from .device import to_device
 from .errors import ArgumentError, CheckpointError
 from .files import write_whole
 from .nn import Module, Parameter
+from .nn.layout import ambiguous
 from .optim import Optimizer
 from .optim.lr_scheduler import LRScheduler
 from .tensor import Tensor
@@ -53,6 +54,8 @@ def save(
     tensors = {f"model/{name}": value.data for name, value in model.state_dict(LAYOUT).items()}
     layouts = {name: p.layout for name, p in model._state() if isinstance(p, Parameter) and p.layout}
     state: dict[str, Any] = {"info": dict(info or {}), "layout": LAYOUT, "layouts": layouts}
+    if unknown := ambiguous(model.named_modules(remove_duplicate=False)):
+        state["ambiguous"] = list(unknown)
     if optimizer is not None:
         saved = optimizer.state_dict()
         state["param_groups"] = saved["param_groups"]
@@ -150,6 +153,6 @@ def _array(data: bytearray, dtype: str, shape: list[int]) -> np.ndarray:
 
 
 def _on_cpu(value: Any) -> np.ndarray:
-    # safetensors 0.8.0 writes wrong data for arrays that are not C-contiguous
+    # safetensors 0.8.0 writes wrong data for arrays that are not C-contiguous, and reads no big-endian ones
     array = to_device(value.data if isinstance(value, Tensor) else value, "cpu")
-    return np.ascontiguousarray(array).reshape(array.shape)
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("=")).reshape(array.shape)

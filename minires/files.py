@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import glob
+import itertools
 import os
 import re
+import threading
 from pathlib import Path
 from typing import BinaryIO
+
+_written = itertools.count()
 
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file, with its folder if need be: beside its final name, then renamed. Raises OSError, leaving none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_orphans(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    numbers = os.getpid(), threading.get_native_id(), next(_written)  # no other's, whoever writes the same file now
+    temporary = path.with_name(f".{path.name}.{'.'.join(map(str, numbers))}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(content)
@@ -40,8 +46,8 @@ def publish(file: BinaryIO, path: Path) -> None:
 
 def _remove_orphans(path: Path) -> None:
     """Remove unfinished files of this name whose writers are dead."""
-    for orphan in path.parent.glob(f".{path.name}.*.tmp"):
-        match = re.fullmatch(rf"\.{re.escape(path.name)}\.(\d+)\.tmp", orphan.name)
+    for orphan in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        match = re.fullmatch(rf"\.{re.escape(path.name)}\.(\d+)(\.\d+)*\.tmp", orphan.name)
         if match and not _alive(int(match[1])):
             with contextlib.suppress(OSError):
                 orphan.unlink()

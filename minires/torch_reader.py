@@ -19,14 +19,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from .convert import from_bfloat16
-from .pickles import METHODS, Methods, RestrictedUnpickler
+from .pickles import RestrictedUnpickler
 
 if TYPE_CHECKING:
     import zipfile
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # how a legacy file begins
-LARGEST_RATIO = 4  # of the tensors' bytes to the file's: bfloat16 doubles, and tensors may share a storage
+LARGEST_RATIO, ALWAYS = 4, 1 << 20  # of the bytes of expanded tensors to the file's, and bytes that any may have
 MOST_DIMENSIONS = 64  # NumPy's
+DTYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
+TENSORS = ("torch", "torch._utils", "torch._tensor", "torch.storage", "torch.serialization")  # what makes tensors
 STORAGES = {  # the element types of PyTorch's storages; of bfloat16, which NumPy lacks, the bits
     "DoubleStorage": "f8",
     "FloatStorage": "f4",
@@ -39,17 +41,6 @@ STORAGES = {  # the element types of PyTorch's storages; of bfloat16, which NumP
     "ByteStorage": "u1",
     "BoolStorage": "?",
 }
-CODES = b"".join(
-    [
-        *(pickle.PROTO, pickle.FRAME, pickle.STOP, pickle.MARK, pickle.GLOBAL, pickle.STACK_GLOBAL),
-        *(pickle.REDUCE, pickle.BUILD, pickle.BINPERSID, pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE),
-        *(pickle.BININT, pickle.BININT1, pickle.BININT2, pickle.LONG1, pickle.BINFLOAT),
-        *(pickle.BINUNICODE, pickle.SHORT_BINUNICODE, pickle.BINSTRING, pickle.SHORT_BINSTRING),
-        *(pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3),
-        *(pickle.EMPTY_LIST, pickle.APPEND, pickle.APPENDS, pickle.EMPTY_DICT, pickle.SETITEM, pickle.SETITEMS),
-        *(pickle.BINGET, pickle.LONG_BINGET, pickle.BINPUT, pickle.LONG_BINPUT, pickle.MEMOIZE),
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -72,6 +63,22 @@ class Storage:
     root: Storage | None = None
     start: int = 0
     content: memoryview | None = None
+    made: np.ndarray | None = None
+
+    def numbers(self, byteorder: Literal["<", ">"]) -> np.ndarray:
+        """All of them, in native byte order, bfloat16 widened to float32: read-only, and made once for all tensors."""
+        if self.root is not None:
+            return self.root.numbers(byteorder)[self.start :]
+        if self.content is None:
+            raise ValueError("a tensor's storage is missing")
+        if self.made is None:
+            is_bfloat16 = self.kind.dtype == "bfloat16"
+            dtype = np.dtype("u2" if is_bfloat16 else self.kind.dtype).newbyteorder(byteorder)
+            array = np.frombuffer(self.content, dtype)
+            native = array.astype(array.dtype.newbyteorder("="), copy=False)
+            self.made = from_bfloat16(native) if is_bfloat16 else native
+            self.made.flags.writeable = False
+        return self.made
 
 
 @dataclass(eq=False)
@@ -85,19 +92,12 @@ class Tensor:
     byteorder: Literal["<", ">"]
 
     def array(self) -> np.ndarray:
-        """A read-only view of the file's bytes, of native byte order; bfloat16 is widened to float32."""
-        source, kind = self.storage.root or self.storage, self.storage.kind
-        if source.content is None:
-            raise ValueError("a tensor's storage is missing")
-        dtype = np.dtype("u2" if kind.dtype == "bfloat16" else kind.dtype).newbyteorder(self.byteorder)
+        """A read-only view of the storage's numbers, which takes no memory."""
+        numbers = self.storage.numbers(self.byteorder)
+        strides = tuple(step * numbers.itemsize for step in self.strides)
         if 0 in self.shape:
-            array = np.empty(self.shape, dtype)
-        else:
-            start = (self.storage.start + self.offset) * kind.itemsize
-            strides = tuple(step * kind.itemsize for step in self.strides)
-            array = np.ndarray(self.shape, dtype, source.content, start, strides)
-        array = array.astype(dtype.newbyteorder("="), copy=False)
-        return from_bfloat16(array) if kind.dtype == "bfloat16" else array
+            return np.empty(self.shape, numbers.dtype)
+        return np.ndarray(self.shape, numbers.dtype, numbers, self.offset * numbers.itemsize, strides)
 
 
 def read(content: bytes) -> Any:
@@ -111,7 +111,7 @@ def read(content: bytes) -> Any:
 
 
 class _Unpickler(RestrictedUnpickler):
-    """Makes Storages, Tensors, lists, tuples, text, numbers, and dicts whose keys are text or small numbers."""
+    """Makes Storages, Tensors, lists, tuples, text, numbers, and dicts whose keys are text, small numbers or None."""
 
     def __init__(
         self,
@@ -120,20 +120,22 @@ class _Unpickler(RestrictedUnpickler):
         byteorder: Literal["<", ">"],
         records: Mapping[str, memoryview] | None,
     ) -> None:
-        self.functions = {
-            ("collections", "OrderedDict"): _dict,
-            ("collections", "Counter"): _dict,  # which MultiStepLR counts its milestones with
+        functions = {
+            ("collections", "OrderedDict"): self._dict,
+            ("collections", "Counter"): self._dict,  # which MultiStepLR counts its milestones with
             ("torch", "Size"): _sizes,
+            ("torch", "device"): _device,
             ("torch._utils", "_rebuild_tensor"): self._tensor,
             ("torch._utils", "_rebuild_tensor_v2"): self._tensor,
             ("torch._utils", "_rebuild_parameter"): _parameter,
         }
         kinds = {("torch", name): StorageType(dtype) for name, dtype in STORAGES.items()}
+        names = {("torch", name): f"torch.{name}" for name in DTYPES}
         reader = "no tensor needs, and nothing else is read; in PyTorch, save the model's state_dict() alone"
         # A tensor of one number takes some 33 steps and 80 bytes of a file; large files have larger tensors.
-        steps = 1000 + min(size, 1 << 20) // 2 + size // 32
-        super().__init__(file, _METHODS, self.functions | kinds, steps, "utf-8", reader)
-        self.left, self.byteorder, self.records = LARGEST_RATIO * size + 1024, byteorder, records
+        steps = 1000 + min(size, 1 << 22) // 2 + size // 32
+        super().__init__(file, functions | kinds | names, steps, "utf-8", reader)
+        self.left, self.byteorder, self.records = LARGEST_RATIO * size + ALWAYS, byteorder, records
         self.storages: dict[str, Storage] = {}
 
     def load(self) -> Any:
@@ -165,8 +167,25 @@ class _Unpickler(RestrictedUnpickler):
             raise ValueError(f"a view of storage {key!r:.40} reaches beyond it")
         return Storage(kind, size, storage, start)
 
-    def _tensor(self, storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Tensor:
-        """_rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks), of which the last two are left."""
+    def find_class(self, module: str, name: str) -> Any:
+        if module in TENSORS and (module, name) not in self.admitted:
+            raise pickle.UnpicklingError(
+                f"it asks for {f'{module}.{name}'[:99]}, and of tensors only dense ones of float, int, bool are read; "
+                "in PyTorch, convert the others, and save the state_dict() alone"
+            )
+        return super().find_class(module, name)
+
+    def _tensor(self, storage: Any, offset: Any, shape: Any, strides: Any, *others: Any) -> Tensor:
+        """_rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks, metadata).
+
+        The metadata may say that signs are yet to be changed, {"neg": True}, which is refused.
+        """
+        if any(others[2:]):
+            marks = ", ".join(mark for mark in others[2] if type(mark) is str) if type(others[2]) is dict else "oddly"
+            raise pickle.UnpicklingError(
+                f"it has a tensor marked {marks:.60}, whose numbers are not its values; in PyTorch, save its "
+                "resolve_conj().resolve_neg()"
+            )
         if type(storage) is not Storage or type(shape) is not tuple or type(strides) is not tuple:
             raise ValueError("it describes a tensor that cannot be")
         if len(shape) != len(strides) or len(shape) > MOST_DIMENSIONS:
@@ -176,16 +195,21 @@ class _Unpickler(RestrictedUnpickler):
         last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True)) if 0 not in shape else -1
         if last >= storage.size:
             raise ValueError(f"a tensor of shape {shape!s:.80} reaches beyond its storage of {storage.size} elements")
-        self.left -= math.prod(max(n, 1) for n in shape) * (storage.kind.itemsize << (storage.kind.dtype == "bfloat16"))
-        if self.left < 0:
-            raise ValueError("its tensors would take several times the memory of the file")
+        count = math.prod(shape)
+        if count > storage.size:  # others take no memory: they are views of what is in the file
+            self.left -= count * storage.kind.itemsize
+        if self.left < 0 or math.prod(max(n, 1) for n in shape) >= 1 << 56:
+            raise ValueError("its expanded tensors would take several times the memory of the file")
         return Tensor(storage, offset, shape, strides, self.byteorder)
 
-    def load_reduce(self) -> None:
-        arguments, function = self.stack.pop(), self.stack[-1]
-        if not any(function is admitted for admitted in self.functions.values()) or type(arguments) is not tuple:
-            raise pickle.UnpicklingError("it calls something that is no function")
-        self.stack[-1] = function(*arguments)
+    def _dict(self, items: Any = ()) -> dict[Any, Any]:
+        """An OrderedDict or a Counter: of nothing, of a dict, or, as Python 2 wrote it, of a list of pairs."""
+        if type(items) is dict:
+            return items
+        self.steps.take(len(items))
+        if any(type(pair) is not list or len(pair) != 2 or type(pair[0]) is not str for pair in items):
+            raise pickle.UnpicklingError("it has a dict with keys that are no text")
+        return dict(items)
 
     def load_build(self) -> None:
         """An OrderedDict's attributes, the `_metadata` of a state dict, which are left."""
@@ -193,40 +217,15 @@ class _Unpickler(RestrictedUnpickler):
         if type(self.stack[-1]) is not dict:
             raise pickle.UnpicklingError("it sets attributes")
 
-    def load_setitem(self) -> None:
-        items = [self.stack.pop(), self.stack.pop()]
-        self._set(items[::-1])
-
-    def load_setitems(self) -> None:
-        self._set(self.pop_mark())
-
-    def _set(self, items: list[Any]) -> None:
-        keys = items[::2]
-        # of other keys a file could choose many that share one hash
-        if type(self.stack[-1]) is not dict or not all(type(k) is str or _is_size(k, 1 << 31) for k in keys):
-            raise pickle.UnpicklingError("it has a dict with keys that are neither text nor small numbers")
-        self.stack[-1].update(zip(keys, items[1::2], strict=True))
-
-
-_METHODS: Methods = {code: METHODS[code] for code in CODES} | {
-    pickle.REDUCE[0]: _Unpickler.load_reduce,
-    pickle.BUILD[0]: _Unpickler.load_build,
-    pickle.SETITEM[0]: _Unpickler.load_setitem,
-    pickle.SETITEMS[0]: _Unpickler.load_setitems,
-}
-
-
-def _dict(items: Any = ()) -> dict[Any, Any]:
-    """An OrderedDict or a Counter: of nothing, of a dict, or, as Python 2 wrote it, of a list of pairs."""
-    if type(items) is dict:
-        return items
-    if any(type(pair) is not list or len(pair) != 2 or type(pair[0]) is not str for pair in items):
-        raise pickle.UnpicklingError("it has a dict with keys that are no text")
-    return dict(items)
-
 
 def _sizes(sizes: Any = ()) -> tuple[Any, ...]:
+    if type(sizes) not in (tuple, list) or len(sizes) > MOST_DIMENSIONS:
+        raise ValueError("it describes sizes that cannot be")
     return tuple(sizes)
+
+
+def _device(*_: Any) -> str:
+    return "torch.device"
 
 
 def _parameter(tensor: Any, *_: Any) -> Tensor:

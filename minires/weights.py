@@ -19,7 +19,7 @@ import numpy as np
 
 from . import checkpoint
 from .device import to_device
-from .errors import ArgumentError, CheckpointError, DataError
+from .errors import ArgumentError, CheckpointError, DataError, DTypeError
 from .files import write_whole
 from .nn import Module
 from .nn.layout import to_oihw
@@ -28,14 +28,16 @@ from .nn.module import IncompatibleKeys
 TORCH_SUFFIXES = (".pth", ".pt", ".th", ".tar")
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # under which training scripts keep the state dict
 PREFIXES = ("module.", "_orig_mod.")  # of torch's DataParallel and torch.compile
+CHECKPOINT = "checkpoint of minires"  # a format, beside PyTorch, safetensors and npz
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 NPZ_COMMENT = "layout=OIHW arrays={}"  # of the zip archive that an npz file is, where minires wrote it
+LARGEST_GROWTH = 100  # of a file that is converted: each name of a tied weight is written by itself
 MOST_ENTRIES, LARGEST_RATIO = 100_000, 16  # of an npz file: weights hardly get smaller when they are packed
 
 # How well-known implementations of ResNets name what torchvision calls otherwise.
 ALIASES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r"(^|\.)shortcut\.", r"\1downsample."),
-    (r"(^|\.)(linear|classifier)\.", r"\1fc."),
+    (r"(^|\.)linear\.", r"\1fc."),
     (r"^conv1\.0\.", "conv1."),
     (r"^conv1\.1\.", "bn1."),
     (r"^conv([2-5])_x\.", lambda found: f"layer{int(found[1]) - 1}."),
@@ -53,6 +55,7 @@ class Weights:
     removed: list[str] = field(default_factory=list)  # names of dicts and prefixes that were around the tensors
     left: list[Any] = field(default_factory=list)  # names of what else the file holds
     renamed: int = 0
+    ambiguous: list[str] = field(default_factory=list)  # weights of a checkpoint whose order in PyTorch is unknown
 
     def __str__(self) -> str:
         trained = sum(a.size for name, a in self.tensors.items() if not name.endswith(BUFFERS))
@@ -69,16 +72,25 @@ def read(path: str | Path, layout: str | None = None) -> Weights:
     `layout`, "OIHW" or "HWIO", is that of a file which does not say it: of PyTorch's and minires's it is known, and it
     is never guessed. Raises CheckpointError for what is missing, damaged, refused or of unknown layout.
     """
-    path = Path(path)
+    weights, layouts = _read(Path(path), layout)
+    if weights.ambiguous:
+        raise CheckpointError(
+            f"{path}: {weights.ambiguous[0]!r:.60} may follow a flattened map, whose order in PyTorch is another: "
+            "load it into its model, give that Linear image_size=(H, W), or (1, 1) if it is none, and save again"
+        )
+    weights.tensors = {name: to_oihw(array, layouts.get(name)) for name, array in weights.tensors.items()}
+    return weights
+
+
+def _read(path: Path, layout: str | None) -> tuple[Weights, dict[str, Any]]:
+    """The weights as they lie in a file, and the layouts of those that are not in PyTorch's order."""
     if layout not in (None, "OIHW", "HWIO"):
         raise ArgumentError(f"layout must be 'OIHW' (PyTorch) or 'HWIO' (TensorFlow, JAX), not {layout!r}")
     if not path.is_file():
         raise CheckpointError(f"no weights at {path}{'; it is a folder: name the file in it' if path.is_dir() else ''}")
     with path.open("rb") as file:
         head = file.read(512)
-    known: (
-        dict[str, Any] | str | None
-    )  # the layout of the file's convolutions, or of those of its tensors that have one
+    known: Any  # the layout of the file's convolutions, or of those of its tensors that have one
     if head[8:9] == b"{":  # after eight bytes of a number, which may look like anything
         weights, known = _read_safetensors(path)
     elif head[:2] == b"PK" and _is_npz(path):
@@ -90,20 +102,26 @@ def read(path: str | Path, layout: str | None = None) -> Weights:
         raise CheckpointError(f"{path} is no PyTorch, safetensors or npz file{old}")
     if not weights.tensors:
         raise CheckpointError(f"{path} holds no tensors")
-    if known is None and layout is None and any(a.ndim == 4 for a in weights.tensors.values()):
+    if known is None and layout is None and any(a.ndim > 1 for a in weights.tensors.values()):
         raise CheckpointError(
-            f"{path} does not say the layout of its convolution weights: pass layout='OIHW' if they are PyTorch's, "
-            "'HWIO' if they are TensorFlow's or JAX's (on a command line: --layout)"
+            f"{path} does not say the layout of its weights: pass layout='OIHW' if they are PyTorch's, "
+            "'HWIO' if they are convolutions of TensorFlow or JAX (on a command line: --layout)"
         )
-    if known is not None and layout is not None:
+    flat = [name for name, array in weights.tensors.items() if array.ndim == 2]
+    if known is None and layout == "HWIO" and flat:
+        raise CheckpointError(
+            f"{path}: {flat[0]!r:.60} has two axes, in TensorFlow and JAX (I, O), here (O, I): read it by np.load "
+            "or safetensors, transpose what is (I, O), and call the model's load_state_dict"
+        )
+    if known is not None and layout not in (None, "OIHW" if known == "OIHW" else "HWIO"):
         raise CheckpointError(f"{path} says the layout of its weights itself: pass no layout")
     if not isinstance(known, dict):
         known = {} if (known or layout) == "OIHW" else dict.fromkeys(weights.tensors, "HWIO")
-    weights.tensors = {name: to_oihw(array, known.get(name)) for name, array in weights.tensors.items()}
     while prefix := next((p for p in PREFIXES if all(name.startswith(p) for name in weights.tensors)), ""):
         weights.tensors = {name.removeprefix(prefix): array for name, array in weights.tensors.items()}
+        known = {name.removeprefix(prefix): value for name, value in known.items()}
         weights.removed.append(prefix)
-    return weights
+    return weights, known
 
 
 def load(path: str | Path, model: Module, strict: bool = True, layout: str | None = None) -> IncompatibleKeys:
@@ -114,7 +132,10 @@ def load(path: str | Path, model: Module, strict: bool = True, layout: str | Non
     """
     if not isinstance(model, Module):
         raise ArgumentError(f"weights.load: takes a path, then the model itself, not a {type(model).__name__}")
-    own, tensors = model.state_dict(), read(path, layout).tensors
+    own, (weights, layouts) = model.state_dict(), _read(Path(path), layout)
+    tensors, order = weights.tensors, checkpoint.LAYOUT
+    if weights.format != CHECKPOINT:  # which has what the model has, whether or not PyTorch's order is known
+        tensors, order = {name: to_oihw(array, layouts.get(name)) for name, array in tensors.items()}, "OIHW"
     meant: dict[str, str] = {}
     for name in own:
         meant.setdefault(torchvision_name(name), name)
@@ -127,7 +148,7 @@ def load(path: str | Path, model: Module, strict: bool = True, layout: str | Non
         if name.endswith("num_batches_tracked"):
             mapped.setdefault(name, value)
     try:
-        return model.load_state_dict(mapped, strict, layout="OIHW")
+        return model.load_state_dict(mapped, strict, order)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
 
@@ -143,12 +164,13 @@ def write(path: str | Path, tensors: Mapping[str, Any]) -> None:
     """Write arrays, those of convolutions OIHW: .pth, .pt, .th and .tar in PyTorch's format, .safetensors, or .npz.
 
     The file appears under its name when it is complete. Equal tensors make equal files, but for the order of a
-    safetensors file's metadata, which is random. Raises ArgumentError for another suffix, OSError where it cannot be
-    written.
+    safetensors file's metadata, which is random. Raises ArgumentError for another suffix, DTypeError for what is no
+    number that all readers have, OSError where it cannot be written.
     """
     path = Path(path)
     suffix = _check_suffix(path)
     arrays = {name: np.asarray(to_device(value, "cpu")) for name, value in tensors.items()}
+    _check(path, arrays)
     if suffix == ".safetensors":
         checkpoint.save_tensors(path, arrays, {"layout": "OIHW"}, {"format": "pt"})
     elif suffix == ".npz":
@@ -167,7 +189,13 @@ def convert(
     Names stay as they are but for wrappers, unless `torchvision_names` asks for torchvision's. Raises as `read` and
     `write` do, and CheckpointError if two tensors would have one name.
     """
+    _check_suffix(Path(target))
     weights = read(source, layout)
+    if Path(target).exists() and Path(target).samefile(source):
+        raise ArgumentError(f"{target} is the file itself: write the weights into another")
+    size = sum(array.nbytes for array in weights.tensors.values())
+    if size > LARGEST_GROWTH * Path(source).stat().st_size + (1 << 20):  # of views, which read at no cost
+        raise CheckpointError(f"{source} would become {size:,} bytes, more than {LARGEST_GROWTH} times as many")
     if torchvision_names:
         tensors = {torchvision_name(name): array for name, array in weights.tensors.items()}
         if len(tensors) < len(weights.tensors):
@@ -193,7 +221,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="IN", help="a file of PyTorch, safetensors or npz, or a checkpoint")
     parser.add_argument("target", metavar="OUT", help=f"the file to write, its format told by its suffix: {suffixes}")
     parser.add_argument("--layout", choices=("OIHW", "HWIO"), help="of IN's convolution weights, if it does not say")
-    parser.add_argument("--torchvision-names", action="store_true", help="rename shortcut, linear, ... as torchvision")
+    parser.add_argument(
+        "--torchvision-names", action="store_true", help="rename shortcut, linear, ... of ResNets as torchvision"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -207,6 +237,18 @@ def _check_suffix(path: Path) -> str:
     if suffix not in (*TORCH_SUFFIXES, ".safetensors", ".npz"):
         raise ArgumentError(f"{path}: its suffix must be {', '.join(TORCH_SUFFIXES)}, .safetensors or .npz")
     return suffix
+
+
+def _check(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Refuse what some format could hold, but not give back."""
+    if not arrays:
+        raise ArgumentError(f"{path} is not written: there are no tensors")
+    for name, array in arrays.items():
+        is_text = type(name) is str and name.isprintable()  # which no surrogate is, and no end of text
+        if not is_text or name == "__metadata__":
+            raise ArgumentError(f"{path} is not written: {name!r:.60} is no name for a tensor")
+        if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+            raise DTypeError(f"{path} is not written: {name!r} is {array.dtype}, which is not for files of weights")
 
 
 def _read_torch(path: Path) -> Weights:
@@ -244,11 +286,17 @@ def _read_safetensors(path: Path) -> tuple[Weights, dict[str, Any] | str | None]
     if isinstance(state.get("info"), dict) and state.get("layout") == checkpoint.LAYOUT:
         model = {name.removeprefix("model/"): array for name, array in tensors.items() if name.startswith("model/")}
         others = dict.fromkeys(name.partition("/")[0] for name in tensors if not name.startswith("model/"))
-        left = [*others, *(name for name, value in state.items() if value and not name.startswith("layout"))]
+        left = [
+            *others,
+            *(name for name, value in state.items() if value and name not in ("layout", "layouts", "ambiguous")),
+        ]
         known = _layouts(path, state["layouts"]) if "layouts" in state else checkpoint.LAYOUT
-        return Weights(model, "checkpoint of minires", [], left), known
-    says = "OIHW" if state.get("format") == "pt" else state.get("layout")
-    return Weights(tensors, "safetensors"), says if says in ("OIHW", "HWIO") else None
+        unknown = state.get("ambiguous", [])
+        if type(unknown) is not list:
+            raise CheckpointError(f"{path} is damaged: its ambiguous weights are no list")
+        return Weights(model, CHECKPOINT, [], left, ambiguous=unknown), known
+    is_oihw = state.get("format") == "pt" or state.get("layout") == "OIHW"
+    return Weights(tensors, "safetensors"), "OIHW" if is_oihw else None
 
 
 def _layouts(path: Path, layouts: Any) -> dict[str, Any]:

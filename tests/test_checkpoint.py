@@ -148,6 +148,13 @@ def test_odd_arrays(rng, tmp_path, change):
     assert tensors["a"].tobytes() == array.tobytes()
 
 
+def test_arrays_of_the_other_byte_order(tmp_path):
+    values = np.arange(6, dtype=np.dtype(np.float32).newbyteorder("S")).reshape(2, 3)
+    checkpoint.save_tensors(tmp_path / "x", {"a": values}, {})
+    array = checkpoint.load_tensors(tmp_path / "x")[0]["a"]
+    assert (array.tolist(), array.dtype.isnative) == (values.tolist(), True)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_resumed_run_is_the_straight_run(tmp_path, workers):
     straight = Run(workers=workers).train(range(4))
@@ -315,7 +322,7 @@ def test_orphans_of_the_dead_are_removed(tmp_path):
     gone.wait()
     path = tmp_path / "last.safetensors"
     kept = [f".last.safetensors.{os.getppid()}.tmp", f".other.safetensors.{gone.pid}.tmp", ".last.safetensors.x.tmp"]
-    for name in [f".last.safetensors.{gone.pid}.tmp", *kept]:
+    for name in [f".last.safetensors.{gone.pid}.tmp", f".last.safetensors.{gone.pid}.7.0.tmp", *kept]:
         (tmp_path / name).write_bytes(b"half")
     checkpoint.save_tensors(path, {}, {})
     assert sorted(os.listdir(tmp_path)) == sorted([path.name, *kept])

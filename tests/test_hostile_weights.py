@@ -137,6 +137,13 @@ def laughs() -> bytes:
     return first + levels + text("x") + b"ctorch._utils\n_rebuild_tensor_v2\n" + arguments + b"Rs."
 
 
+def called(function: str, arguments: bytes) -> bytes:
+    """A list of what 300 calls make of the same arguments."""
+    module, _, name = function.rpartition(".")
+    first = f"c{module}\n{name}\n".encode() + b"q\x02(" + arguments + b"tq\x01R"
+    return archive(b"\x80\x02](" + first + b"h\x02h\x01R" * 300 + b"e.", {"data/0": bytes(300_000)})
+
+
 def array_of(count: int) -> bytes:
     """The start of an npy file that promises so many float32 numbers."""
     header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({count},)}}\n".encode()
@@ -165,10 +172,20 @@ HOSTILE = {
     "an instance": (archive(b"\x80\x02(ios\nsystem\n."), "is refused: it has the pickle code 0x69"),
     "an extension": (archive(b"\x80\x02\x82\x01."), "is refused: it has the pickle code 0x82"),
     "another reference": (archive(b"\x80\x02" + text("module") + b"Q."), "refers to something other than"),
+    "another tuple": (
+        archive(tensor(source=storage().replace(text("storage"), text("module")))), "refers to something other than",
+    ),
     "objects in npz": (objects(), "holds object, not numbers"),
     # memory that would be taken
     "steps": (archive(b"\x80\x02" + b"}" * 300_000 + b"."), "more steps to read than a file of its size"),
     "marks": (archive(b"\x80\x02" + b"(" * 300_000 + b"."), "more steps to read than a file of its size"),
+    "a long text as sizes, often": (called("torch.Size", text("a" * 60_000)), "sizes that cannot be"),
+    "one large dict, often": (
+        called("collections.OrderedDict", b"](" + b"".join(b"](" + text(str(i)) + b"Ne" for i in range(3000)) + b"e"),
+        "more steps to read",
+    ),
+    "many arguments, often": (called("torch._utils._rebuild_parameter", b"N" * 30_000), "more than 8 arguments"),
+    "marks that explode": (archive(tensor().replace(b"\x89}t", b"\x89}}" + text("neg") + b"Nst")), "tensor marked neg"),
     "memo": (archive(b"\x80\x02}r\xff\xff\xff\xff."), "holds no tensors"),
     "text of 4 GB": (archive(b"\x80\x02X\xff\xff\xff\xffx."), "is damaged"),
     "a frame of 2^62 bytes": (archive(b"\x80\x04\x95" + struct.pack("<Q", 1 << 62) + b"."), "is damaged"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import pickle
 import zipfile
 from pathlib import Path
 
@@ -93,6 +94,56 @@ def test_shared_storages(options):
     base = torch.arange(6.0)
     found = torch_reader.read(saved({"a": base, "b": base, "c": base[2:5]}, **options))
     assert [found[name].array().tolist() for name in "abc"] == [base.tolist(), base.tolist(), [2, 3, 4]]
+
+
+@each_format
+def test_tensors_that_take_no_memory(options):
+    """Tied weights, views, expanded numbers of a small file, and nothing at all, of any width."""
+    tied = torch.randn(300, 300, generator=torch.Generator().manual_seed(0))
+    tensors = {f"{i}": tied for i in range(30)} | {f"half {i}": tied.bfloat16() for i in range(2)}
+    tensors |= {"half again": tensors["half 0"].t(), "nothing": torch.zeros(0, 4096)}
+    found = torch_reader.read(saved(tensors, **options))
+    assert all(same(found[name].array(), theirs) for name, theirs in tensors.items())
+    assert np.shares_memory(found["half 0"].array(), found["half again"].array())
+    few = torch_reader.read(saved({"x": torch.ones(1).expand(1000)}, **options))
+    assert few["x"].array().tolist() == [1] * 1000
+
+
+def test_many_views_of_one_storage():
+    found = torch_reader.read(saved(list(torch.arange(30_000)), **FORMATS["legacy"]))
+    assert [tensor.array().item() for tensor in found] == list(range(30_000))
+
+
+ODD_KINDS = {
+    **{kind: lambda base, kind=kind: base.to(getattr(torch, kind)) for kind in ("complex64", "uint16", "float8_e5m2")},
+    "sparse": lambda base: base.to_sparse(),
+    "quantised": lambda base: torch.quantize_per_tensor(base, 0.1, 0, torch.qint8),
+    "meta": lambda base: base.to("meta"),
+}
+
+
+@each_format
+@pytest.mark.parametrize("kind", ODD_KINDS)
+@pytest.mark.filterwarnings("ignore")
+def test_kinds_of_tensors_that_are_not_read(kind, options):
+    content = saved({"x": ODD_KINDS[kind](torch.ones(2, 3))}, **options)
+    with pytest.raises(pickle.UnpicklingError, match=r"asks for torch.*only dense ones of float, int, bool are read"):
+        torch_reader.read(content)
+
+
+@each_format
+def test_signs_that_are_put_off_are_refused(options):
+    """The file has the numbers as they were, and a mark that all signs are to be changed."""
+    imaginary = torch.complex(torch.ones(3), torch.ones(3)).conj().imag
+    with pytest.raises(pickle.UnpicklingError, match=r"marked neg, whose numbers are not its values; .*resolve_neg"):
+        torch_reader.read(saved({"x": imaginary}, **options))
+
+
+@each_format
+def test_plain_things_beside_the_tensors(options):
+    kept = {"dtype": torch.float32, "device": torch.device("cuda:0"), "keys": {-1: 1, None: 2}}
+    found = torch_reader.read(saved({"x": torch.ones(1), **kept}, **options))
+    assert {name: found[name] for name in kept} == {**kept, "dtype": "torch.float32", "device": "torch.device"}
 
 
 def test_views_of_a_legacy_storage():

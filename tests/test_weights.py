@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from minires import Tensor, checkpoint, cli, data, models, nn, no_grad, optim, weights
-from minires.errors import ArgumentError, CheckpointError
+from minires.errors import ArgumentError, CheckpointError, DTypeError
 from tests.oracle import nchw, torch, torchvision
 
 SUFFIXES = (".pth", ".safetensors", ".npz")
@@ -99,13 +101,6 @@ def test_square_weights_and_flattened_maps_keep_their_order(tmp_path, rng, suffi
     assert bits(torch.load(tmp_path / "back.pth", weights_only=True)) == bits(theirs.state_dict())
 
 
-def test_an_older_checkpoint_that_names_no_layouts(tmp_path):
-    model = nn.Sequential(nn.Conv2d(3, 3, 3), nn.Linear(3, 3))
-    arrays = {f"model/{name}": value.data for name, value in model.state_dict().items()}
-    checkpoint.save_tensors(tmp_path / "old", arrays, {"info": {}, "layout": "HWIO"})
-    assert bits(weights.read(tmp_path / "old").tensors) == bits(model.state_dict("OIHW"))
-
-
 def test_a_checkpoint_gives_its_model_alone(tmp_path):
     model = nn.Sequential(nn.Linear(2, 2))
     optimizer = optim.SGD(model.parameters(), 0.1, momentum=0.9)
@@ -188,6 +183,14 @@ def test_names_and_wrappers_of_others(tmp_path, naming, wrapper):
     assert found.left == (["best", "epoch"] if wrapper else [])
 
 
+def test_every_name_of_bottlenecks_and_stages():
+    model = models.ResNet(
+        (1,) * 4, 10, block=models.Bottleneck, widths=(2, 4, 8, 8), generator=np.random.default_rng(0)
+    )
+    for name in model.state_dict():
+        assert weights.torchvision_name(f"_orig_mod.module.{weiaicunzais(name)}") == name
+
+
 def test_a_models_own_names_come_first(tmp_path):
     """A model that has both `linear` and `fc` gets each under its name; one that says `linear` takes a file's `fc`."""
 
@@ -220,25 +223,6 @@ def test_old_files_count_no_batches(tmp_path):
     assert (model[0].weight.data[0], model[0].num_batches_tracked.item()) == (2, 0)
 
 
-def test_a_layout_is_never_guessed(tmp_path):
-    hwio = np.arange(81, dtype=np.float32).reshape(3, 3, 3, 3)
-    save_file({"weight": hwio}, tmp_path / "theirs.safetensors")
-    np.savez(tmp_path / "theirs.npz", weight=hwio)
-    save_file({"weight": hwio}, tmp_path / "torchs.safetensors", {"format": "pt", "info": "no checkpoint"})
-    for name in ("theirs.safetensors", "theirs.npz"):
-        with pytest.raises(CheckpointError, match=f"{name} does not say the layout .* pass layout='OIHW' if"):
-            weights.read(tmp_path / name)
-        assert weights.read(tmp_path / name, "OIHW").tensors["weight"].tolist() == hwio.tolist()
-        assert weights.read(tmp_path / name, "HWIO").tensors["weight"].tolist() == hwio.transpose(3, 2, 0, 1).tolist()
-    assert weights.read(tmp_path / "torchs.safetensors").tensors["weight"].tolist() == hwio.tolist()
-    with pytest.raises(CheckpointError, match=r"torchs.safetensors says the layout of its weights itself"):
-        weights.read(tmp_path / "torchs.safetensors", "HWIO")
-    with pytest.raises(ArgumentError, match="layout must be 'OIHW'"):
-        weights.read(tmp_path / "theirs.npz", "NCHW")
-    save_file({"weight": hwio[0, 0]}, tmp_path / "linear.safetensors")
-    assert weights.read(tmp_path / "linear.safetensors").tensors["weight"].shape == (3, 3)  # has no layout to know
-
-
 def test_safetensors_of_any_header(tmp_path):
     """It begins with its header's length, which of 128 bytes looks like a pickle and of 19,280 like a zip archive."""
     lengths = set()
@@ -253,33 +237,10 @@ def test_bfloat16_is_widened_exactly(tmp_path):
     from safetensors.torch import save_file as save_torch
 
     values = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)).bfloat16()
-    save_torch({"x": values, "n": values[0, 0].clone()}, tmp_path / "x.safetensors")
+    save_torch({"x": values, "n": values[0, 0].clone()}, tmp_path / "x.safetensors", {"format": "pt"})
     torch.save({"x": values, "n": values[0, 0]}, tmp_path / "x.pth")
     for name in ("x.safetensors", "x.pth"):
         assert bits(weights.read(tmp_path / name).tensors) == bits({"x": values.float(), "n": values[0, 0].float()})
-
-
-def test_a_flattened_map_of_unknown_size_is_refused(tmp_path):
-    def unsized(**size):
-        return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 6 * 5, 2, **size))
-
-    remedy = r"'2' takes 120 inputs after 4 channels: .* give that Linear image_size=\(H, W\)"
-    theirs = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(4 * 6 * 5, 2))
-    model = unsized()
-    before = bits(model.state_dict())
-    with pytest.raises(CheckpointError, match=remedy):
-        model.load_state_dict(theirs.state_dict(), layout="OIHW")
-    assert bits(model.state_dict()) == before
-    with pytest.raises(CheckpointError, match=remedy):
-        weights.save(tmp_path / "x.pth", model)
-    unsized(image_size=(6, 5)).load_state_dict(theirs.state_dict(), layout="OIHW")
-    apart = unsized(image_size=1)
-    apart.load_state_dict(theirs.state_dict(), layout="OIHW")
-    assert bits(apart.state_dict("OIHW")) == bits(theirs.state_dict())
-    assert apart[2].weight.data.tobytes() == theirs[2].weight.detach().numpy().tobytes()
-    with pytest.raises(ArgumentError, match=r"in_features=120 are no whole number of channels of a map of \(7, 5\)"):
-        unsized(image_size=(7, 5))
-    assert "image_size=(6, 5)" in repr(unsized(image_size=(6, 5)))
 
 
 def test_what_does_not_fit_is_listed_and_nothing_loaded(tmp_path):
@@ -291,11 +252,84 @@ def test_what_does_not_fit_is_listed_and_nothing_loaded(tmp_path):
     before = bits(model.state_dict())
     listed = (
         r"x\.pth: load_state_dict: 3 mismatch.*missing '1\.weight' \(nearest: '1\.wieght'\).*unexpected '1\.wieght'"
-        r".*'0\.weight' has shape \(3, 3, 2, 4\), the model's is \(3, 3, 3, 4\)$"
+        r".*'0\.weight' has shape \(4, 2, 3, 3\), the model's is \(4, 3, 3, 3\)$"
     )
     with pytest.raises(CheckpointError, match=listed):
         weights.load(tmp_path / "x.pth", model)
     assert bits(model.state_dict()) == before
+
+
+def test_many_mismatches_are_cut_short():
+    with pytest.raises(CheckpointError, match=r"45 mismatch.*; and 25 more$"):
+        nn.Linear(1, 1).load_state_dict({f"x{i}": np.ones(1) for i in range(43)})
+
+
+UNWRITABLE = {
+    "complex": ({"x": np.ones(2, np.complex64)}, DTypeError, "'x' is complex64"),
+    "dates": ({"x": np.zeros(2, "M8[s]")}, DTypeError, "'x' is datetime64"),
+    "text": ({"x": np.array(["a"])}, DTypeError, "'x' is <U1"),
+    "objects": ({"x": np.array([None])}, DTypeError, "'x' is object"),
+    "long floats": ({"x": np.ones(2, np.longdouble)}, DTypeError, "'x' is float128"),
+    "nothing": ({}, ArgumentError, "there are no tensors"),
+    "a number": ({1: np.ones(2)}, ArgumentError, "1 is no name for a tensor"),
+    "half a letter": ({"\ud800": np.ones(2)}, ArgumentError, r"'\\ud800' is no name for a tensor"),
+    "the header's own": ({"__metadata__": np.ones(2)}, ArgumentError, "'__metadata__' is no name"),
+    "an end of text": ({"a\0b": np.ones(2)}, ArgumentError, "is no name"),
+}
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(("arrays", "error", "told"), UNWRITABLE.values(), ids=UNWRITABLE)
+def test_what_could_not_be_read_is_not_written(tmp_path, suffix, arrays, error, told):
+    with pytest.raises(error, match=rf"x\{suffix} is not written: .*{told}"):
+        weights.write(tmp_path / f"x{suffix}", arrays)
+    assert not os.listdir(tmp_path)
+
+
+def test_a_file_is_not_converted_into_itself(tmp_path, monkeypatch):
+    """A checkpoint would lose its optimizer."""
+    checkpoint.save(tmp_path / "last.safetensors", net())
+    before = (tmp_path / "last.safetensors").read_bytes()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ArgumentError, match="is the file itself"):
+        weights.convert(tmp_path / "last.safetensors", "last.safetensors")
+    assert (tmp_path / "last.safetensors").read_bytes() == before
+    with pytest.raises(ArgumentError, match=r"new\.h5: its suffix"):  # before anything is read
+        weights.convert(tmp_path / "absent.pth", tmp_path / "new.h5")
+
+
+def test_a_small_file_does_not_fill_the_disk(tmp_path):
+    tied = torch.zeros(10_000)
+    for count in (20, 2000):
+        torch.save({str(i): tied for i in range(count)}, tmp_path / f"{count}.pth")
+    weights.convert(tmp_path / "20.pth", tmp_path / "x.npz")
+    with pytest.raises(CheckpointError, match=r"2000\.pth would become 80,000,000 bytes, more than 100 times"):
+        weights.convert(tmp_path / "2000.pth", tmp_path / "x.npz")
+
+
+def test_other_nets_of_torchvision_keep_their_classifier():
+    assert weights.torchvision_name("classifier.0.weight") == "classifier.0.weight"
+
+
+def test_all_parts_are_served_by_the_package():
+    code = "import minires as m; m.weights, m.checkpoint, m.summary, m.training, m.data, m.onnx"
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": os.getcwd()})
+
+
+def test_suffixes_in_capitals_and_files_that_pack_much(tmp_path):
+    weights.save(tmp_path / "X.PTH", net())
+    assert len(weights.read(tmp_path / "X.PTH").tensors) == 13
+    np.savez_compressed(tmp_path / "x.npz", x=np.zeros(4000, np.float32))
+    with pytest.raises(CheckpointError, match=r"is refused: .* more than 16 times as many; write it by np\.savez"):
+        weights.read(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("layouts", [["0.weight"], {"0.weight": "CHWN"}, {"0.weight": [2]}, {"0.weight": [0, 2]}])
+def test_forged_layouts(tmp_path, layouts):
+    state = {"info": {}, "layout": "HWIO", "layouts": layouts}
+    checkpoint.save_tensors(tmp_path / "x", {"model/0.weight": np.ones((2, 2))}, state)
+    with pytest.raises(CheckpointError, match="x is damaged: its layouts are none"):
+        weights.read(tmp_path / "x")
 
 
 def test_slips_that_are_named(tmp_path):

@@ -98,7 +98,10 @@ def load_npz(
             # Against the file's size, not the packed sizes that it claims, which may be lies or count bytes twice.
             unpacked, size = sum(file.getinfo(f"{key}.npy").file_size for key in wanted), path.stat().st_size
             if unpacked > largest_ratio * size:
-                raise DataError(f"{path} is damaged: {size:,} bytes would unpack to {unpacked:,}")
+                raise DataError(
+                    f"{path} is refused: its {size:,} bytes would unpack to {unpacked:,}, more than {largest_ratio} "
+                    "times as many; write it by np.savez, which does not pack"
+                )
             return {key: _array(file, f"{key}.npy", path) for key in wanted}
     except DataError:
         raise

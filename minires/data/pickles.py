@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import io
-import pickle
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from ..pickles import METHODS, RestrictedUnpickler
+from ..pickles import RestrictedUnpickler
 
 BYTES_PER_STEP = 500  # of unpickling, at least; the real files have 770 and more, and no step takes as much memory
 
@@ -33,14 +32,13 @@ ADMITTED = dict.fromkeys(
     ],
     _Described,
 )
-ADMITTED_METHODS = {code: method for code, method in METHODS.items() if code != pickle.BYTEARRAY8[0]}
 
 
 def read_batch(content: bytes, kinds: Iterable[str]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Rows (N, 3072) of uint8 and the labels `kinds` of a batch file; what is wrong with it can raise any exception."""
     steps = 1000 + len(content) // BYTES_PER_STEP
     file, reader = io.BytesIO(content), "no CIFAR file needs"
-    batch = RestrictedUnpickler(file, ADMITTED_METHODS, ADMITTED, steps, "latin1", reader).load()
+    batch = RestrictedUnpickler(file, ADMITTED, steps, "latin1", reader).load()
     _, shape, dtype, by_columns, raw = batch["data"].state
     if dtype.kind != "u1" or len(shape) != 2 or shape[1] != 3072:
         raise ValueError("its data are not uint8 rows of 3072 values")

@@ -35,26 +35,24 @@ def from_oihw(value: Any, layout: Layout) -> Any:
     return value
 
 
-def ambiguous(modules: Iterable[tuple[str, Any]]) -> list[str]:
-    """A sentence for each Linear layer of named modules that seems to follow a flattened map of unknown size.
+def ambiguous(modules: Iterable[tuple[str, Any]]) -> dict[str, str]:
+    """The name of each weight of named modules that may follow a flattened map of unknown size, and a sentence on it.
 
-    That is: the first one after a convolution, with several times as many inputs as that has channels.
+    That is: a Linear's whose inputs are several times some convolution's channels, and neither the channels of one nor
+    the outputs of a Linear before it.
     """
-    found, channels = [], 0
-    for name, module in modules:
-        weight = module._parameters.get("weight")
-        if weight is None:
-            continue
-        if weight.layout == "HWIO":
-            channels = getattr(module, "out_channels", 0)
-        elif weight.ndim == 2:
-            inputs = weight.shape[1]
-            if channels and weight.layout is None and inputs > channels and inputs % channels == 0:
-                found.append(
-                    f"{name!r} takes {inputs} inputs after {channels} channels: PyTorch flattens a map in another "
+    weights = [(name, m, w) for name, m in modules if (w := m._parameters.get("weight")) is not None]
+    channels = {getattr(m, "out_channels", w.shape[-1]) for _, m, w in weights if w.layout == "HWIO"}
+    plain, found = set(channels), {}
+    for name, _, weight in weights:
+        if weight.ndim == 2:
+            outputs, inputs = weight.shape
+            if weight.layout is None and inputs not in plain and any(inputs % count == 0 for count in channels):
+                found[f"{name}.weight" if name else "weight"] = (
+                    f"{name!r} takes {inputs} inputs, which may be a flattened map: PyTorch flattens maps in another "
                     "order, so give that Linear image_size=(H, W) of the map, or (1, 1) if it is none"
                 )
-            channels = 0
+            plain.add(outputs)
     return found
 
 

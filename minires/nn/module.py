@@ -17,6 +17,8 @@ from .layout import HWIO_FROM_OIHW as HWIO_FROM_OIHW
 from .layout import OIHW_FROM_HWIO as OIHW_FROM_HWIO
 from .layout import Layout, ambiguous, from_oihw, to_oihw
 
+MOST_LISTED = 20  # of a state dict's mismatches
+
 
 class Parameter(Tensor):
     """A tensor that an optimizer trains. `layout` is "HWIO" for a convolution's weight; nn/layout.py has the others."""
@@ -65,7 +67,7 @@ class Module:
                 for other in kinds:
                     if other != store:
                         self.__dict__[other].pop(name, None)
-                registered[name] = value
+                self._put(store, name, value)
                 return None
             if name in registered:
                 raise DTypeError(
@@ -110,6 +112,13 @@ class Module:
             )
         if value is not None and not isinstance(value, kind):
             raise DTypeError(f"{type(self).__name__}.{name} must be a {kind.__name__}, not a {type(value).__name__}")
+        self._put(store, name, value)
+
+    def _put(self, store: str, name: str, value: Any) -> None:
+        """Register a value; a Parameter without a layout that replaces another has that one's."""
+        old = self.__dict__[store].get(name)
+        if isinstance(value, Parameter) and value.layout is None and old is not None and old.ndim == value.ndim:
+            value.layout = old.layout
         self.__dict__[store][name] = value
 
     # Walking the tree, in order of assignment
@@ -218,7 +227,7 @@ class Module:
         _check_layout(layout)
         if layout == "HWIO":
             return {name: value.detach() for name, value in self._state()}
-        if problems := ambiguous(self.named_modules()):
+        if problems := ambiguous(self.named_modules(remove_duplicate=False)).values():
             raise CheckpointError(f"state_dict: no PyTorch order for {type(self).__name__}: " + "; ".join(problems))
         return {name: to_oihw(value.detach(), _layout(value)) for name, value in self._state()}
 
@@ -236,7 +245,8 @@ class Module:
             )
         own, given = dict(self._state()), dict(state_dict)
         arrays: dict[str, np.ndarray] = {}
-        problems = ambiguous(self.named_modules()) if layout == "OIHW" else []
+        unknown = ambiguous(self.named_modules(remove_duplicate=False)) if layout == "OIHW" else {}
+        problems = [problem for name, problem in unknown.items() if name in given]
         missing, unexpected = [k for k in own if k not in given], [k for k in given if k not in own]
         if strict:
             problems += [f"missing {k!r}{_nearest(k, unexpected)}" for k in missing]
@@ -244,19 +254,21 @@ class Module:
         for name in (k for k in own if k in given):
             target, value = own[name], given[name]
             array = np.asarray(to_device(value.data if isinstance(value, Tensor) else value, "cpu"))
+            shape, wanted = array.shape, target.shape
             if layout == "OIHW":
-                array = from_oihw(array, _layout(target))
+                array, wanted = from_oihw(array, _layout(target)), to_oihw(target, _layout(target)).shape
             if array.shape != target.shape:
                 torchs = layout == "HWIO" and from_oihw(array, _layout(target)).shape == target.shape
                 hint = "; it looks like PyTorch's: pass layout='OIHW'" if torchs else ""
-                problems.append(f"{name!r} has shape {array.shape}, the model's is {target.shape}{hint}")
+                problems.append(f"{name!r} has shape {shape}, the model's is {wanted}{hint}")
             elif array.dtype.kind not in ("f" if target.dtype.kind == "f" else "iu"):
                 problems.append(f"{name!r} is {array.dtype}, the model's is {target.dtype}")
             arrays[name] = array
         if problems:
             raise CheckpointError(
                 f"load_state_dict: {len(problems)} mismatch(es) with {type(self).__name__}, nothing was loaded: "
-                + "; ".join(problems)
+                + "; ".join(problems[:MOST_LISTED])
+                + (f"; and {len(problems) - MOST_LISTED} more" if len(problems) > MOST_LISTED else "")
             )
         with no_grad():
             for name, array in arrays.items():

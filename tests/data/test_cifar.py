@@ -251,6 +251,8 @@ def nested_lists() -> bytes:
     return b"\x80\x02}(" + cifar_files.string(b"labels") + lists + cifar_files.string(b"data") + GOOD + b"u."
 
 
+NESTED = b"K\1q\1" + b"h\1h\1\x86q\1" * 25  # a pair of pairs of pairs ...
+
 BOMBS = {
     "memo index": b"\x80\x02]r\xff\xff\xff\x7f.",
     # of 1 GiB: more would be refused by the limit under which they are tried
@@ -269,6 +271,9 @@ BOMBS = {
     + 3_000 * b"h\1h\2R"
     + cifar_files.string(bytes(10 << 20))
     + b".",
+    "a key whose hash takes for ever": b"\x80\x02}" + NESTED + b"Ns.",
+    "a key whose hash takes for ever, made at once": b"\x80\x02(" + NESTED + b"Nd.",
+    "a set of such": b"\x80\x04\x8f(" + NESTED + b"\x90.",
     "many memos": b"\x80\x04N" + b"\x94" * (4 << 20) + b".",
     "array shape": cifar_files.pickled(cifar_files.array((2**31 - 1, 3072), PIXELS), [1, 2]),
     "new array": b"\x80\x02cnumpy\nndarray\n(J\xff\xff\xff\x7ftR.",

@@ -102,6 +102,18 @@ def test_a_parameter_is_not_overwritten_by_a_tensor(net: Net) -> None:
         net.conv = 3
 
 
+def test_a_parameter_that_is_replaced_keeps_its_layout() -> None:
+    conv, fc = nn.Conv2d(3, 4, (2, 3)), nn.Linear(8, 2, image_size=(2, 2))
+    conv.weight = nn.Parameter(conv.weight.data[:, :, :1] * 2)  # grey images
+    fc.register_parameter("weight", nn.Parameter(fc.weight.data))
+    assert (conv.weight.layout, fc.weight.layout) == ("HWIO", (2, 2))
+    assert conv.state_dict("OIHW")["weight"].shape == (4, 1, 2, 3)
+    conv.weight = nn.Parameter(np.ones(3))
+    assert conv.weight.layout is None
+    fc.weight = nn.Parameter(fc.weight.data, layout=(1, 4))
+    assert fc.weight.layout == (1, 4)
+
+
 def test_super_init_must_come_first() -> None:
     class Early(nn.Module):
         def __init__(self) -> None:
