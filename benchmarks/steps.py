@@ -66,10 +66,10 @@ class PyTorch:
         compiled: bool = False,
     ) -> None:
         self.torch, torchvision, _ = import_torch()
-        from minires.errors import ArgumentError
-
         build = getattr(torchvision.models, name, None)
         if build is None:
+            from minires.errors import ArgumentError  # only now: this process is measured without minires
+
             raise ArgumentError(f"torchvision has no {name!r} to compare with; it has resnet18, 34, 50, 101 and 152")
         model = build(num_classes=10)
         model.conv1 = self.torch.nn.Conv2d(3, 64, 3, padding=1, bias=False)
