@@ -122,6 +122,7 @@ def load_tensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any
         content = path.read_bytes()  # not mapped: a file that shrinks under a mapping kills the process
         tensors = {name: _array(**described) for name, described in deserialize(content)}
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        tensors = {name: tensors[name] for name in header if name != "__metadata__"}  # they come in no order
         metadata = header.get("__metadata__") or {}
     except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from error
@@ -140,7 +141,7 @@ def load_tensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any
     for name, array in tensors.items():
         if written[name] != [array.dtype.name, list(array.shape), zlib.crc32(array.tobytes())]:
             raise CheckpointError(f"{path} is damaged: {name!r} has changed since it was written")
-    return tensors, state
+    return {name: tensors[name] for name in written}, state
 
 
 def _array(data: bytearray, dtype: str, shape: list[int]) -> np.ndarray:

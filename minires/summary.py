@@ -242,6 +242,8 @@ def image_shape(text: str) -> tuple[int, int, int]:
         height, width, channels = map(positive, parts)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not of three numbers, such as 32x32x3") from None
+    if height in (1, 3) and channels > 4:
+        raise argparse.ArgumentTypeError(f"{text!r} looks like PyTorch's order: say {width}x{channels}x{height}")
     return height, width, channels
 
 

@@ -252,6 +252,7 @@ def test_the_command_in_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
         (["resnet18", "--input", "32x32"], "'32x32' is not HEIGHTxWIDTHxCHANNELS, such as 32x32x3"),
         (["resnet18", "--input", "0x32x3"], "0 is less than 1"),
         (["resnet18", "--input", "axbxc"], "'axbxc' is not of three numbers, such as 32x32x3"),
+        (["resnet18", "--input", "3x224x224"], "'3x224x224' looks like PyTorch's order: say 224x224x3"),
         (["resnet18", "--stem", "mnist"], "invalid choice: 'mnist'"),
     ],
 )

@@ -371,3 +371,10 @@ def test_published_weights_recognise_pictures(tmp_path):
     with no_grad():
         found = model(Tensor(images.astype(np.float32))).data.argmax(1)
     assert ((found == test.labels).sum(), len(found)) == (932, 1017)
+
+
+def test_tensors_keep_their_order_in_every_format(tmp_path: Path) -> None:
+    names = [f"{letter}{number}" for number in range(9) for letter in "qbzmc"]
+    for suffix in ("pth", "safetensors", "npz"):
+        weights.write(tmp_path / f"a.{suffix}", {name: np.ones(2, np.float32) for name in names})
+        assert list(weights.read(tmp_path / f"a.{suffix}").tensors) == names
